@@ -1,0 +1,1 @@
+"""Fold classifier-free guidance into one forward pass."""

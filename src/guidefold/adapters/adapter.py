@@ -1,0 +1,223 @@
+"""The adapter: outside the denoiser, acting on it through hooks, so that nothing of the denoiser changes."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from guidefold.adapters.conditions import ConditionEncoder, ConditionSpec
+from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer
+from guidefold.adapters.targets import find_targets, widths
+from guidefold.config import AdapterConfig
+from guidefold.denoiser import find_denoiser, read_call
+from guidefold.errors import InputError, ModelError
+
+Scale = float | int | list[float] | Tensor
+
+
+@dataclass
+class Attachment:
+    """What attaching did, so that detaching can undo it, and what the current call of the denoiser is conditioned on."""
+
+    denoiser: nn.Module
+    pipe: Any
+    handles: list[Any]
+    modulations: dict[str, Tensor] = field(default_factory=dict)
+    strength: Tensor | None = None
+    tokens: Tensor | None = None
+
+
+class Adapter(nn.Module):
+    """Adapter guidance distillation (2503.07274): one forward pass that predicts what guidance would have.
+
+    `shapes` names the targets with their input and output widths. Constructing changes nothing; `attach` acts.
+    """
+
+    def __init__(self, config: AdapterConfig, spec: ConditionSpec, shapes: dict[str, tuple[int, int]]) -> None:
+        super().__init__()
+        self.config, self.spec, self.shapes = config, spec, shapes
+        self.trained: dict[str, Any] = {}
+        design = DESIGNS[config.design]
+        self.encoder = ConditionEncoder(spec, config.width)
+        self.layers = nn.ModuleList(design(*shape, config.rank) for shape in shapes.values())
+        # the modulations of all targets in one product, so that a target pays for its own tokens only
+        self.heads = nn.Linear(config.width, design.modulation(config.rank) * len(shapes))
+        if config.design != "offset":
+            nn.init.zeros_(self.heads.weight)
+            nn.init.zeros_(self.heads.bias)
+        memory = sum(spec.tokens.values()) if design is CrossAttention else 0
+        self.memory = nn.Linear(max(spec.tokens.values(), default=0), 2 * config.rank) if memory else None
+        self.enabled = True
+        self._scale: Tensor | None = None
+        self._attachment: Attachment | None = None
+
+    @classmethod
+    def build(cls, denoiser: nn.Module, spec: ConditionSpec, config: AdapterConfig | None = None) -> Self:
+        """Return a new adapter for a denoiser. Raises ModelError when there is nothing to adapt."""
+        config = config or AdapterConfig()
+        linears = DESIGNS[config.design].on_linears
+        targets = find_targets(denoiser, linears=linears, target_modules=config.target_modules)
+        return cls(config, spec, {name: widths(module) for name, module in targets.items()})
+
+    @property
+    def attached(self) -> bool:
+        return self._attachment is not None
+
+    @property
+    def guidance_scale(self) -> Tensor | None:
+        """The guidance scale [1] or one per image [B], or None before it was set."""
+        return self._scale
+
+    @guidance_scale.setter
+    def guidance_scale(self, value: Scale) -> None:
+        self._scale = self.checked(value)
+
+    def checked(self, value: Scale) -> Tensor:
+        """Return scales as a tensor [B]; warns outside the trained range. Raises InputError unless finite numbers >= 1."""
+        try:
+            scale = torch.as_tensor(value, dtype=torch.float32).reshape(-1)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"guidance_scale is {value!r}; give a number, or one number per image") from error
+        if scale.device.type == "meta" or torch.compiler.is_compiling():
+            return scale
+        values = scale.tolist()
+        if not values or not all(math.isfinite(one) for one in values):
+            raise InputError(f"guidance_scale is {value!r}; give a finite number")
+        if min(values) < 1:
+            raise InputError(f"guidance_scale is {min(values):g}; give at least 1, which is the model without guidance")
+        low, high = self.trained.get("scale_min", 1.0), self.trained.get("scale_max", math.inf)
+        outside = [one for one in values if one > 1 and not low <= one <= high]
+        if outside:
+            warnings.warn(f"guidance_scale {outside[0]:g} is outside {low:g} to {high:g}, which the adapter was trained on", stacklevel=3)
+        return scale
+
+    def attach(self, model: Any) -> Self:
+        """Act on a pipeline, whose guidance then costs no second pass, or on a bare denoiser; return self.
+
+        Everything is checked before anything changes. Raises ModelError when the model is compiled, already has an
+        adapter, or does not have the targets this adapter was made for.
+        """
+        from guidefold.adapters.pipeline import fold, is_pipeline
+
+        denoiser = find_denoiser(model)
+        self.check(denoiser)
+        pipe = model if is_pipeline(model) else None
+        attachment = Attachment(denoiser=denoiser, pipe=pipe, handles=[])
+        if pipe is not None:
+            fold(pipe, self)
+            self.to(denoiser.device, denoiser.dtype)  # pyright: ignore[reportCallIssue, reportArgumentType]
+            self.requires_grad_(False)
+        # not a child: offloading and casting of the denoiser must not see the adapter
+        object.__setattr__(self, "_attachment", attachment)
+        attachment.handles.append(denoiser.register_forward_pre_hook(self._before, with_kwargs=True))
+        for (name, _), layer in zip(self.shapes.items(), self.layers, strict=True):
+            hook = self._hook(name, layer)
+            attachment.handles.append(denoiser.get_submodule(name).register_forward_hook(hook, with_kwargs=True))
+        return self
+
+    def check(self, denoiser: nn.Module) -> None:
+        """Raise ModelError unless this adapter can be attached to the denoiser."""
+        kind = type(denoiser).__name__
+        if self.attached:
+            raise ModelError("this adapter is attached already; call detach() first")
+        if any(getattr(module, "_compiled_call_impl", None) is not None for module in denoiser.modules()) or hasattr(denoiser, "_orig_mod"):
+            raise ModelError(f"{kind} is compiled, and hooks added now would be ignored; attach first, then torch.compile")
+        if any(isinstance(getattr(hook, "__self__", None), Adapter) for hook in denoiser._forward_pre_hooks.values()):
+            raise ModelError(f"{kind} has another adapter attached; detach that one first")
+        modules = dict(denoiser.named_modules())
+        for name, shape in self.shapes.items():
+            if name not in modules:
+                raise ModelError(f"this adapter is for another base model: {kind} has no layer {name}{self.origin()}")
+            if widths(modules[name]) != tuple(shape):
+                raise ModelError(
+                    f"this adapter is for another base model: {name} has widths {widths(modules[name])} here, "
+                    f"{tuple(shape)} where it was trained{self.origin()}"
+                )
+
+    def origin(self) -> str:
+        base = self.trained.get("base")
+        return f"; it was trained on {base}" if base else ""
+
+    def detach(self) -> None:
+        """Undo `attach`: the model is what it was before. Raises ModelError when not attached."""
+        from guidefold.adapters.pipeline import unfold
+
+        if self._attachment is None:
+            raise ModelError("this adapter is not attached")
+        for handle in self._attachment.handles:
+            handle.remove()
+        if self._attachment.pipe is not None:
+            unfold(self._attachment.pipe)
+        self._attachment = None
+
+    @contextmanager
+    def disabled(self) -> Iterator[Self]:
+        """Give back the teacher, bit for bit, for a while."""
+        before, self.enabled = self.enabled, False
+        try:
+            yield self
+        finally:
+            self.enabled = before
+
+    @contextmanager
+    def at(self, guidance_scale: Scale) -> Iterator[Self]:
+        """Set the guidance scale for a while."""
+        before, self._scale = self._scale, self.checked(guidance_scale)
+        try:
+            yield self
+        finally:
+            self._scale = before
+
+    def _before(self, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Encode the conditions of a call, once for all targets."""
+        if not self.enabled:
+            return
+        if self._scale is None:
+            raise InputError("the adapter has no guidance scale yet; set adapter.guidance_scale, or call the pipeline")
+        attachment, call = self._attachment, read_call(denoiser, args, kwargs)
+        assert attachment is not None
+        latents = call.tensors[call.latents]
+        if self.encoder.scale.weight.device != latents.device:
+            self.to(latents.device)
+        scale = self._scale.to(latents.device)
+        if call.rows % scale.shape[0]:
+            raise InputError(f"{scale.shape[0]} guidance scales for {call.rows} images; give one, or one per image")
+        scale = scale.repeat_interleave(call.rows // scale.shape[0])
+        parts = self.heads(self.encoder(scale, call.tensors)).chunk(len(self.shapes), dim=1)
+        attachment.modulations = dict(zip(self.shapes, parts, strict=True))
+        attachment.strength = (scale - 1)[:, None]
+        attachment.tokens = self._memory_of(call.tensors, parts[0])
+
+    def _memory_of(self, tensors: dict[str, Tensor], like: Tensor) -> Tensor:
+        """Return keys and values [B, T, 2 * rank] of the first token sequence, shared by all cross-attention targets."""
+        if self.memory is None:
+            return like.new_zeros(like.shape[0], 0, like.shape[1])
+        return self.memory(tensors[next(iter(self.spec.tokens))].to(self.memory.weight.dtype))
+
+    def _hook(self, name: str, layer: Layer) -> Any:
+        def change(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+            attachment = self._attachment
+            if not self.enabled or attachment is None:
+                return None
+            inputs = args[0] if args else kwargs["hidden_states"]
+            # joint attention answers with both streams: the first is the picture's
+            first = output[0] if isinstance(output, tuple) else output
+            changed = layer(inputs, first, attachment.modulations[name], attachment.strength, attachment.tokens)
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        return change
+
+    def __deepcopy__(self, memo: dict) -> "Adapter":
+        """Copy the weights, never the attachment: a copied model keeps its own hooks to the original adapter."""
+        copy = Adapter(self.config, self.spec, dict(self.shapes))
+        copy.load_state_dict(self.state_dict())
+        copy.trained = dict(self.trained)
+        return copy
+
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())

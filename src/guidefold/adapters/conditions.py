@@ -1,0 +1,122 @@
+"""What an adapter is conditioned on: guidance scale, timestep and whatever condition the denoiser itself receives."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from guidefold.denoiser import Call
+from guidefold.errors import ModelError
+
+SCALE_FEATURES = 16
+TIME_FEATURES = 64
+QUERIES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionSpec:
+    """The conditions of a denoiser by argument name: token sequences and vectors with their width, labels with their count."""
+
+    tokens: dict[str, int]
+    vectors: dict[str, int]
+    labels: dict[str, int]
+    timestep: str
+    timestep_scale: float  # what brings timesteps to the range 0 to 1000
+
+    @classmethod
+    def observe(cls, denoiser: nn.Module, call: Call) -> Self:
+        """Read the conditions off a call at the first, noisiest step. Raises ModelError for labels of unknown count."""
+        tokens, vectors, labels = {}, {}, {}
+        for name, value in call.tensors.items():
+            if name in (call.latents, call.timestep) or "mask" in name or value.dim() == 0 or value.shape[0] != call.rows:
+                continue
+            if value.dim() == 3 and value.is_floating_point():
+                tokens[name] = value.shape[2]
+            elif value.dim() == 2 and value.is_floating_point():
+                vectors[name] = value.shape[1]
+            elif value.dim() == 1 and not value.is_floating_point():
+                labels[name] = label_count(denoiser, name)
+        largest = float(call.tensors[call.timestep].float().max()) if call.tensors[call.timestep].device.type != "meta" else 1000
+        scale = 1.0 if largest > 1 else 1000.0
+        return cls(tokens=tokens, vectors=vectors, labels=labels, timestep=call.timestep, timestep_scale=scale)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def label_count(denoiser: nn.Module, name: str) -> int:
+    """Return the number of class labels, counting the one for no class."""
+    config: Any = getattr(denoiser, "config", {})
+    for key in ("num_class_embeds", "num_embeds_ada_norm"):
+        if config.get(key):
+            return config[key] + 1
+    raise ModelError(f"{type(denoiser).__name__} receives labels in {name} but its config does not say how many there are")
+
+
+def scale_code(guidance_scale: Tensor) -> Tensor:
+    """Encode scales [B] as [B, 16], smoothly: nearby scales have nearby codes, so unseen ones interpolate."""
+    u = guidance_scale.float().clamp(min=0.1).log()
+    waves = torch.arange(1, SCALE_FEATURES // 2, device=u.device) * (math.pi / 4)
+    angles = u[:, None] * waves
+    return torch.cat([u[:, None], 1 / guidance_scale.float().clamp(min=0.1)[:, None], angles.sin(), angles.cos()], dim=1)
+
+
+def time_code(timestep: Tensor) -> Tensor:
+    """Encode timesteps [B] in 0..1000 as [B, 64] (sinusoids, Vaswani et al. 2017)."""
+    half = TIME_FEATURES // 2
+    waves = torch.exp(-math.log(10_000) * torch.arange(half, device=timestep.device) / half)
+    angles = timestep.float()[:, None] * waves
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class TokenPool(nn.Module):
+    """Pool tokens [B, T, D] to [B, W] with a few learned queries."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, QUERIES)
+        self.out = nn.Linear(QUERIES * dim, width)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        tokens = self.norm(tokens)
+        scores = self.query(tokens)
+        if mask is not None:
+            scores = scores.masked_fill(~mask.bool()[..., None], -1e4)
+        pooled = torch.einsum("btq,btd->bqd", scores.softmax(dim=1), tokens)
+        return self.out(pooled.flatten(1))
+
+
+class ConditionEncoder(nn.Module):
+    """One encoder shared by all targets: (guidance scale, timestep, conditions) to a code [B, W]."""
+
+    def __init__(self, spec: ConditionSpec, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.scale = nn.Linear(SCALE_FEATURES, width)
+        self.time = nn.Linear(TIME_FEATURES, width)
+        self.pools = nn.ModuleList(TokenPool(dim, width) for dim in spec.tokens.values())
+        self.vectors = nn.ModuleList(nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width)) for dim in spec.vectors.values())
+        self.labels = nn.ModuleList(nn.Embedding(count, width) for count in spec.labels.values())
+        self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+
+    def forward(self, guidance_scale: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+        rows, dtype = guidance_scale.shape[0], self.scale.weight.dtype
+        timestep = tensors[self.spec.timestep].reshape(-1).expand(rows) * self.spec.timestep_scale
+        code = self.scale(scale_code(guidance_scale).to(dtype)) + self.time(time_code(timestep).to(dtype))
+        for pool, name in zip(self.pools, self.spec.tokens, strict=True):
+            code = code + pool(tensors[name].to(dtype), mask_of(name, tensors))
+        for vector, name in zip(self.vectors, self.spec.vectors, strict=True):
+            code = code + vector(tensors[name].to(dtype))
+        for label, name in zip(self.labels, self.spec.labels, strict=True):
+            code = code + label(tensors[name])
+        return self.mix(code)
+
+
+def mask_of(name: str, tensors: dict[str, Tensor]) -> Tensor | None:
+    """Return the attention mask [B, T] that goes with a token sequence, if the denoiser was given one."""
+    stem = name.removesuffix("_hidden_states")
+    mask = next((tensors[key] for key in (f"{stem}_attention_mask", f"{name}_mask", f"{stem}_mask") if key in tensors), None)
+    return mask if mask is not None and mask.dim() == 2 and mask.shape[1] == tensors[name].shape[1] else None

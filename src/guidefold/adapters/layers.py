@@ -1,0 +1,125 @@
+"""The four designs: each changes the output of one target by a residual that is anchored at `guidance_scale - 1`.
+
+Every layer is called as `layer(inputs, output, modulation, strength, tokens)` and returns the changed output:
+`inputs` [B', ..., D_in] and `output` [B', ..., D_out] are the target's own, `modulation` [B, M] comes from the shared
+condition encoder, `strength` [B, 1] is `guidance_scale - 1`. B' is a multiple of B where a target sees frames or
+pixels as its batch. At strength 0 the output is returned unchanged, bit for bit; so it is at initialisation.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from guidefold.errors import ModelError
+
+
+def rows_like(values: Tensor, reference: Tensor) -> Tensor:
+    """Repeat values [B, ...] to the batch of `reference` [B * k, ...]."""
+    repeats, rest = divmod(reference.shape[0], values.shape[0])
+    if rest:
+        raise ModelError(f"{values.shape[0]} guidance scales for a batch of {reference.shape[0]}; give one, or one per image")
+    return values if repeats == 1 else values.repeat_interleave(repeats, dim=0)
+
+
+def spread(values: Tensor, reference: Tensor) -> Tensor:
+    """Shape values [B, D] so that they multiply `reference` [B * k, ..., D]."""
+    values = rows_like(values, reference)
+    return values.reshape(values.shape[0], *(1,) * (reference.dim() - 2), values.shape[-1]).to(reference.dtype)
+
+
+def linear(inputs: Tensor, weight: Tensor) -> Tensor:
+    return nn.functional.linear(inputs, weight.to(inputs.dtype))
+
+
+def add_product(output: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
+    """Return output + hidden @ weight.T in one pass over memory; in place where no gradient is needed."""
+    weight = weight.to(output.dtype).t()
+    flat_hidden = hidden.reshape(-1, hidden.shape[-1]).to(output.dtype)
+    if output.is_contiguous() and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        output.view(-1, output.shape[-1]).addmm_(flat_hidden, weight)
+        return output
+    return torch.addmm(output.reshape(-1, output.shape[-1]), flat_hidden, weight).view_as(output)
+
+
+class Layer(nn.Module):
+    """What the designs share: a zero-initialised way back to the target's output."""
+
+    on_linears: ClassVar[bool] = False  # targets are the blocks' own linear layers, not their attention
+
+    def __init__(self, d_in: int, d_out: int, rank: int) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.zeros(d_out, rank))
+
+    @staticmethod
+    def modulation(rank: int) -> int:
+        """Return how many numbers the layer wants from the condition encoder."""
+        return rank
+
+
+class LowRank(Layer):
+    """A modulated low-rank update of a linear layer: y + (s - 1) B (g(conditions) * A x)."""
+
+    on_linears = True
+
+    def __init__(self, d_in: int, d_out: int, rank: int) -> None:
+        super().__init__(d_in, d_out, rank)
+        self.down = nn.Parameter(torch.randn(rank, d_in) * d_in**-0.5)
+
+    def forward(self, inputs: Tensor, output: Tensor, modulation: Tensor, strength: Tensor, tokens: Tensor) -> Tensor:
+        hidden = linear(inputs, self.down)
+        return add_product(output, hidden * spread((1 + modulation) * strength, hidden), self.up)
+
+
+class Bottleneck(Layer):
+    """A bottleneck whose hidden layer is scaled and shifted by the conditions: y + (s - 1) B gelu(g * A x + h)."""
+
+    def __init__(self, d_in: int, d_out: int, rank: int) -> None:
+        super().__init__(d_in, d_out, rank)
+        self.down = nn.Parameter(torch.randn(rank, d_in) * d_in**-0.5)
+
+    @staticmethod
+    def modulation(rank: int) -> int:
+        return 2 * rank
+
+    def forward(self, inputs: Tensor, output: Tensor, modulation: Tensor, strength: Tensor, tokens: Tensor) -> Tensor:
+        hidden = linear(inputs, self.down)
+        scale, shift = modulation.chunk(2, dim=1)
+        hidden = nn.functional.gelu(hidden * spread(1 + scale, hidden) + spread(shift, hidden))
+        return add_product(output, hidden * spread(strength, hidden), self.up)
+
+
+class Offset(Layer):
+    """The paper's offset: one vector made of the conditions is added to every token (2503.07274, section 4)."""
+
+    def forward(self, inputs: Tensor, output: Tensor, modulation: Tensor, strength: Tensor, tokens: Tensor) -> Tensor:
+        offset = linear(nn.functional.gelu(modulation) * strength.to(modulation.dtype), self.up)
+        return output + spread(offset, output)
+
+
+class CrossAttention(Layer):
+    """The paper's cross-attention: the target's tokens look at condition tokens [B, T, 2 * rank], keys and values."""
+
+    def __init__(self, d_in: int, d_out: int, rank: int) -> None:
+        super().__init__(d_in, d_out, rank)
+        self.down = nn.Parameter(torch.randn(rank, d_in) * d_in**-0.5)
+
+    @staticmethod
+    def modulation(rank: int) -> int:
+        return 2 * rank
+
+    def forward(self, inputs: Tensor, output: Tensor, modulation: Tensor, strength: Tensor, tokens: Tensor) -> Tensor:
+        query = linear(inputs, self.down)
+        # the encoder's code is one more token, so that scale and timestep are seen without any other condition
+        memory = torch.cat([tokens, modulation[:, None].to(tokens.dtype)], dim=1)
+        keys, values = rows_like(memory, query).to(query.dtype).chunk(2, dim=-1)
+        hidden = nn.functional.scaled_dot_product_attention(query[:, None], keys[:, None], values[:, None])[:, 0]
+        return add_product(output, hidden * spread(strength, hidden), self.up)
+
+
+DESIGNS: dict[str, type[Layer]] = {
+    "low_rank": LowRank,
+    "bottleneck": Bottleneck,
+    "cross_attention": CrossAttention,
+    "offset": Offset,
+}

@@ -1,0 +1,82 @@
+"""Where an adapter acts: attention blocks, found by structure in any denoiser."""
+
+import re
+from collections.abc import Iterable
+
+from torch import nn
+
+from guidefold.errors import ModelError
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Tell whether a module is a linear layer, also one that LoRA or quantisation has wrapped."""
+    return isinstance(module, nn.Linear) or (hasattr(module, "in_features") and hasattr(module, "out_features"))
+
+
+def attentions(denoiser: nn.Module) -> dict[str, nn.Module]:
+    """Return every attention module by name: whatever makes queries with a linear layer."""
+    return {name: module for name, module in denoiser.named_modules() if is_linear(getattr(module, "to_q", nn.Identity()))}
+
+
+def is_list(denoiser: nn.Module, name: str) -> bool:
+    return not name or isinstance(denoiser.get_submodule(name), nn.ModuleList)
+
+
+def block_linears(denoiser: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear layers of every transformer block: attention in and out, MLP in and out, no modulation."""
+    blocks = {}
+    for name in attentions(denoiser):
+        parent = name.rpartition(".")[0]
+        blocks[name if is_list(denoiser, parent) else parent] = None
+    found: dict[str, nn.Module] = {}
+    for block in blocks:
+        for name, module in denoiser.get_submodule(block).named_modules(prefix=block):
+            inside_linear = any(name.startswith(f"{other}.") for other in found)
+            if is_linear(module) and not inside_linear and not re.search(r"norm|\bada", name.removeprefix(block)):
+                found[name] = module
+    return found
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Tell whether a module's name is one of the patterns, ends in one, or fully matches a single regex, as in PEFT."""
+    patterns = tuple(patterns)
+    if any(name == pattern or name.endswith(f".{pattern}") for pattern in patterns):
+        return True
+    return len(patterns) == 1 and re.fullmatch(patterns[0], name) is not None
+
+
+def find_targets(denoiser: nn.Module, *, linears: bool, target_modules: tuple[str, ...] | None) -> dict[str, nn.Module]:
+    """Return the modules to adapt by name, in the denoiser's order. Raises ModelError when there are none."""
+    if target_modules is None:
+        found = block_linears(denoiser) if linears else attentions(denoiser)
+        if not found:
+            raise ModelError(f"{type(denoiser).__name__} has no attention blocks to adapt; name layers with target_modules")
+        return found
+    try:
+        chosen = {name: module for name, module in denoiser.named_modules() if matches(name, target_modules)}
+    except re.error as error:
+        raise ModelError(f"target_modules {target_modules[0]!r} is no regular expression: {error}") from error
+    kind = is_linear if linears else (lambda module: is_linear(getattr(module, "to_q", nn.Identity())))
+    found = {name: module for name, module in chosen.items() if kind(module)}
+    if not chosen:
+        raise ModelError(f"target_modules {list(target_modules)} match nothing in {type(denoiser).__name__}; {hint(denoiser)}")
+    if not found:
+        wanted = "linear layers" if linears else "attention modules"
+        name, module = next(iter(chosen.items()))
+        raise ModelError(f"target_modules match {name}, a {type(module).__name__}, but this design adapts {wanted}")
+    return found
+
+
+def hint(denoiser: nn.Module) -> str:
+    """Return examples of names that can be adapted."""
+    return f"for instance {', '.join(list(block_linears(denoiser))[:3])}"
+
+
+def widths(module: nn.Module) -> tuple[int, int]:
+    """Return input and output width of a linear layer or an attention module."""
+    if is_linear(module):
+        return int(module.in_features), int(module.out_features)  # pyright: ignore[reportArgumentType]
+    query = module.get_submodule("to_q")
+    out = getattr(module, "to_out", None)
+    out = out[0] if isinstance(out, (nn.ModuleList, nn.Sequential)) else out
+    return widths(query)[0], widths(out)[1] if out is not None and is_linear(out) else widths(query)[0]

@@ -1,0 +1,266 @@
+"""The command line: its options are the fields of the config dataclasses, so nothing is said twice.
+
+Nothing heavy is imported until the arguments are known to be good, so that `--help` and mistakes are answered at once.
+"""
+
+import argparse
+import sys
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from guidefold.config import AdapterConfig, Config, EvalConfig, TrainConfig, TrajectoryConfig
+from guidefold.errors import GuidefoldError, InputError
+
+Groups = dict[str, type[Config]]
+
+KEPT = {
+    "demo": "what is finished is kept in {output}; run the same command again to resume",
+    "record": "finished shards are kept in {output}; run the same command again to resume",
+    "train": "the last checkpoint is kept in {output}; run the same command again to resume",
+    "distill": "finished shards and the last checkpoint are kept in {output}; run the same command again to resume",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a mistake with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"guidefold: error: {message} (see `{self.prog} --help`)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 2 for a user's mistake, 130 if interrupted; a bug is left to Python: traceback, 1."""
+    options = vars(parser().parse_args(arguments))
+    command, groups, config = (options.pop(key) for key in ("command", "groups", "config"))
+    try:
+        call(command, settings(options, groups, config))
+    except GuidefoldError as error:
+        from guidefold.ui import error_line
+
+        error_line(error)
+        return 2
+    except KeyboardInterrupt:
+        kept = KEPT.get(command, "run the same command again to start over").format(output=options.get("output"))
+        print(f"\nguidefold: interrupted; {kept}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def call(command: str, options: dict[str, Any]) -> None:
+    """Hand over to the function that does the work, torch and all."""
+    if command == "train":
+        check_source(options["train"].source, options["store"], options["conditions"])
+    from guidefold import commands
+
+    getattr(commands, command)(**options)
+
+
+def check_source(source: str, store: Path | None, conditions: Path | None) -> None:
+    """Raise InputError unless training has what its states come from."""
+    if source == "recorded" and store is None:
+        raise InputError("training on recorded states needs --store; or give --source online and --conditions")
+    if source == "online" and conditions is None:
+        raise InputError("training with --source online needs --conditions")
+
+
+def settings(options: dict[str, Any], groups: Groups, config: Path | None) -> dict[str, Any]:
+    """Gather loose options into config objects; an option that was given wins over the config file."""
+    values = read_config(config, groups) if config else {}
+    names = {item.name for group in groups.values() for item in fields(group)}
+    values |= {name: options[name] for name in names & options.keys()}
+    rest = {name: value for name, value in options.items() if name not in names}
+    return rest | {key: group.from_dict(select(values, group)) for key, group in groups.items()}
+
+
+def select(values: dict[str, Any], group: type[Config]) -> dict[str, Any]:
+    """Return the values that are fields of a group; groups may share one, as they do the seed."""
+    return {item.name: values[item.name] for item in fields(group) if item.name in values}
+
+
+def read_config(path: Path, groups: Groups) -> dict[str, Any]:
+    """Read a TOML file of settings. Raises InputError if it cannot be read or holds a key no group knows."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot read settings from {path}: {error}") from error
+    known = sorted({item.name for group in groups.values() for item in fields(group)})
+    if unknown := sorted(values.keys() - set(known)):
+        raise InputError(f"unknown setting {unknown[0]!r} in {path}; choose from {', '.join(known)}")
+    return values
+
+
+def parser() -> Parser:
+    """Return the parser of the whole command line."""
+    root = Parser(prog="guidefold", description="Fold classifier-free guidance into one forward pass.")
+    root.add_argument("--version", action="version", version=f"guidefold {version('guidefold')}")
+    commands = root.add_subparsers(metavar="COMMAND", required=True)
+    for add in (add_demo, add_record, add_train, add_distill, add_sample, add_eval, add_report, add_info):
+        add(commands)
+    return root
+
+
+def add_demo(commands: Any) -> None:
+    command = add_command(commands, "demo", "train and judge an adapter for the bundled teacher, and write a report")
+    add_output(command, "demo-run", "folder of the run")
+    command.add_argument("--minutes", type=positive(float), metavar="X", help="time to spend; default: as it needs")
+    command.add_argument("--quick", action="store_true", help="a smaller run, only to see that everything works")
+
+
+def add_record(commands: Any) -> None:
+    groups: Groups = {"trajectory": TrajectoryConfig}
+    command = add_command(commands, "record", "record guided trajectories of a teacher into a store", groups)
+    add_model(command)
+    add_conditions(command, required=True)
+    add_output(command, "runs/store", "folder of the store")
+    add_dry_run(command)
+
+
+def add_train(commands: Any) -> None:
+    groups: Groups = {"adapter": AdapterConfig, "train": TrainConfig, "trajectory": TrajectoryConfig}
+    command = add_command(commands, "train", "train an adapter on a store, or on states made on the fly", groups)
+    add_model(command)
+    command.add_argument("--store", type=Path, metavar="FOLDER", help="store to train on, for --source recorded")
+    add_conditions(command, required=False)
+    add_output(command, "runs/adapter", "folder of the run")
+    add_dry_run(command)
+
+
+def add_distill(commands: Any) -> None:
+    groups: Groups = {"adapter": AdapterConfig, "trajectory": TrajectoryConfig, "train": TrainConfig}
+    command = add_command(commands, "distill", "record and train in one go", groups)
+    add_model(command)
+    add_conditions(command, required=True)
+    add_output(command, "runs/adapter", "folder of the run")
+    add_dry_run(command)
+
+
+def add_sample(commands: Any) -> None:
+    command = add_command(commands, "sample", "sample images with one pass a step")
+    command.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to show, one image each and per scale")
+    add_model(command)
+    add_adapter(command)
+    text = "sample without an adapter"
+    command.add_argument("--no-adapter", dest="adapter", action="store_const", const=None, help=text)
+    scales = {"type": float, "nargs": "+", "metavar": "X", "default": [7.5]}
+    command.add_argument("--guidance-scale", **scales, help="one or more scales; 1 is the bare model (default: 7.5)")
+    add_output(command, "runs/samples", "folder of the images")
+    steps = {"type": positive(int), "metavar": "N", "default": 20}
+    command.add_argument("--sampling-steps", **steps, help="denoising steps (default: %(default)s)")
+    command.add_argument("--seed", type=int, metavar="N", default=0, help="seed of the noise (default: %(default)s)")
+    command.add_argument("--compare", action="store_true", help="also sample the teacher and the bare model")
+
+
+def add_eval(commands: Any) -> None:
+    groups: Groups = {"evaluation": EvalConfig}
+    command = add_command(commands, "eval", "compare teacher, bare model and student", groups, function="evaluate")
+    add_model(command)
+    add_adapter(command)
+    add_conditions(command, required=False)
+    add_output(command, "runs/evaluation", "folder of the results")
+
+
+def add_report(commands: Any) -> None:
+    command = add_command(commands, "report", "write the report of a run")
+    command.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    command.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the run")
+
+
+def add_info(commands: Any) -> None:
+    command = add_command(commands, "info", "tell what an adapter, a store, a run or this installation is")
+    command.add_argument("target", nargs="?", metavar="TARGET", help="default: this installation")
+
+
+def add_command(commands: Any, name: str, text: str, groups: Groups | None = None, function: str = "") -> Parser:
+    """Add a command that calls `function` of guidefold.commands with the settings of its groups."""
+    command = commands.add_parser(name, help=text, description=f"{text.capitalize()}.", allow_abbrev=False)
+    command.set_defaults(command=function or name, groups=groups or {}, config=None)
+    if groups:
+        command.usage = f"{command.prog} [OPTION ...]"  # all of them are a screenful that the help repeats
+        add_settings(command, groups)
+    return command
+
+
+def add_settings(command: Parser, groups: Groups) -> None:
+    """Add an option for every field of every group; a field that groups share is one option."""
+    command.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; options given here win over it")
+    added: dict[str, argparse.Action] = {}
+    for group in groups.values():
+        section = command.add_argument_group((group.__doc__ or group.__name__).rstrip("."))
+        hints = typing.get_type_hints(group)
+        for item in fields(group):
+            text = item.metadata["help"].replace("%", "%%")
+            if item.name in added:
+                added[item.name].help = f"{text}; {added[item.name].help}"
+                continue
+            kind = {**option(hints[item.name]), "default": argparse.SUPPRESS, "help": text + shown(item.default)}
+            added[item.name] = section.add_argument(f"--{item.name.replace('_', '-')}", **kind)
+
+
+def shown(default: Any) -> str:
+    """Return how a default is shown in a help text; None is explained by the text itself."""
+    if default is None:
+        return ""
+    return f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
+
+
+def option(hint: Any) -> dict[str, Any]:
+    """Return argparse's arguments for a field of the annotated type."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return option(next(part for part in inner if part is not type(None)))
+    if origin is Literal:
+        return {"choices": inner}
+    if origin is tuple:
+        return {"nargs": "+", **option(inner[0])}
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    return {"type": hint, "metavar": {int: "N", float: "X", str: "TEXT"}[hint]}
+
+
+def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
+    """Return a converter that refuses what is not a positive number."""
+
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a positive {'whole ' if kind is int else ''}number")
+        return value
+
+    return convert
+
+
+def add_model(command: Parser) -> None:
+    text = "a diffusers folder or hub name, or the bundled teacher (default: %(default)s)"
+    command.add_argument("--model", default="bundled", metavar="MODEL", help=text)
+    command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default: the best there is")
+    dtypes = ("float32", "float16", "bfloat16")
+    command.add_argument("--dtype", choices=dtypes, default="float32", help="of the weights (default: %(default)s)")
+
+
+def add_adapter(command: Parser) -> None:
+    text = "an adapter's folder or hub name, or the bundled one (default: %(default)s)"
+    command.add_argument("--adapter", default="bundled", metavar="ADAPTER", help=text)
+
+
+def add_conditions(command: Parser, *, required: bool) -> None:
+    text = "prompts or labels, one a line"
+    command.add_argument("--conditions", type=Path, required=required, metavar="FILE", help=text)
+
+
+def add_output(command: Parser, default: str, text: str) -> None:
+    help_text = f"{text} (default: %(default)s)"
+    command.add_argument("--output", type=Path, default=Path(default), metavar="FOLDER", help=help_text)
+
+
+def add_dry_run(command: Parser) -> None:
+    text = "only tell what it would cost: teacher passes, disk, time"
+    command.add_argument("--dry-run", action="store_true", help=text)

@@ -1,0 +1,36 @@
+"""The mathematics of guidance."""
+
+import torch
+from torch import Tensor
+
+
+def classifier_free(pred_cond: Tensor, pred_uncond: Tensor, guidance_scale: Tensor) -> Tensor:
+    """Return uncond + s (cond - uncond) for predictions [B, ...] and scales [B] (Ho & Salimans 2022, 2207.12598)."""
+    return pred_uncond + per_row(guidance_scale, pred_cond) * (pred_cond - pred_uncond)
+
+
+def per_row(values: Tensor, reference: Tensor) -> Tensor:
+    """Shape values [B] so that they multiply a tensor [B, ...] row by row, in its dtype and on its device."""
+    return values.to(reference).reshape(-1, *(1,) * (reference.dim() - 1))
+
+
+class PerImageScale(float):
+    """A guidance scale for pipelines that only take one: compared, it is the largest; multiplied, each image has its own.
+
+    It lets a batch of trajectories be recorded at different scales. The recorder verifies that a pipeline's guidance
+    goes along with it before it relies on it.
+    """
+
+    scales: Tensor
+
+    def __new__(cls, scales: list[float]) -> "PerImageScale":
+        self = super().__new__(cls, max(scales))
+        self.scales = torch.tensor(scales)
+        return self
+
+    def __mul__(self, other: object) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if isinstance(other, Tensor):
+            return per_row(self.scales, other) * other
+        return super().__mul__(other)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    __rmul__ = __mul__  # pyright: ignore[reportAssignmentType]

@@ -1,0 +1,116 @@
+"""What trajectory i is made from: prompt, guidance scale, noise and kept steps, each a pure function of (seed, i).
+
+Everything is drawn by hashing, not by a random number generator: the same on every machine, python and torch, and for
+any number of processes.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from guidefold.config import TrajectoryConfig
+from guidefold.errors import InputError
+
+BITS = 63
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What one trajectory is made from; `condition` is the row of `prompt` among the conditions."""
+
+    index: int
+    condition: int
+    prompt: str
+    guidance_scale: float
+    seed: int
+
+
+def read_conditions(path: str | Path) -> list[str]:
+    """Return the prompts of a text file, one a line, or of a .jsonl file with a "prompt" in each line.
+
+    Blank lines are skipped, and so are repeats: a prompt held out for validation must not return under another number.
+    Raises InputError for a file that cannot be read or holds no prompt.
+    """
+    path = Path(path)
+    # Not splitlines: it would also split at characters that may stand within a prompt, such as U+2028.
+    lines = ((number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1))
+    filled = [(number, line) for number, line in lines if line]
+    if path.suffix.lower() == ".jsonl":
+        prompts = [json_prompt(line, f"{path}, line {number}") for number, line in filled]
+    else:
+        prompts = [line for _, line in filled]
+    if not prompts:
+        raise InputError(f"{path} holds no prompts; write one prompt per line")
+    return list(dict.fromkeys(prompts))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file without a byte order mark. Raises InputError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").removeprefix("\ufeff")
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}; give a text file with one prompt per line") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path} is a folder; give a text file with one prompt per line") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}; give a readable text file") from error
+
+
+def json_prompt(line: str, place: str) -> str:
+    """Return the prompt of one line of a .jsonl file. Raises InputError that names the place."""
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise InputError(f'{place}: {error}; write one object like {{"prompt": "a fox"}} per line') from error
+    prompt = value.get("prompt") if isinstance(value, dict) else None
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise InputError(f'{place}: no text under "prompt"; write one object like {{"prompt": "a fox"}} per line')
+    return prompt.strip()
+
+
+def hashed(seed: int, purpose: str, *numbers: int) -> int:
+    """Return a number uniform in [0, 2**63) that depends on the arguments only."""
+    text = "/".join([purpose, *(str(int(number)) for number in (seed, *numbers))])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - BITS)
+
+
+@lru_cache(maxsize=4)
+def shuffled(seed: int, epoch: int, count: int) -> tuple[int, ...]:
+    """Return the numbers below `count` in the order of an epoch."""
+    return tuple(sorted(range(count), key=lambda number: hashed(seed, "order", epoch, number)))
+
+
+def draw(config: TrajectoryConfig, conditions: Sequence[str], index: int) -> Draw:
+    """Return what trajectory `index` is made from.
+
+    Conditions come in shuffled epochs (each once before any comes twice), scales uniformly from
+    [scale_min, scale_max]. Raises InputError if there are no conditions.
+    """
+    if not conditions:
+        raise InputError("there are no conditions to draw from; give at least one prompt")
+    epoch, position = divmod(index, len(conditions))
+    condition = shuffled(config.seed, epoch, len(conditions))[position]
+    part = hashed(config.seed, "scale", index) / 2**BITS
+    scale = config.scale_min + part * (config.scale_max - config.scale_min)
+    return Draw(
+        index=index,
+        condition=condition,
+        prompt=conditions[condition],
+        guidance_scale=min(scale, config.scale_max),  # rounding may step over the end
+        seed=hashed(config.seed, "noise", index),
+    )
+
+
+def kept_steps(config: TrajectoryConfig, index: int) -> list[int]:
+    """Return the `keep` step numbers kept of trajectory `index`, ascending: one from each of `keep` equal strata.
+
+    All strata share one random offset, so steps are spread evenly and each is kept with probability
+    keep / sampling_steps. Whole numbers only: with floats an offset close to 1 could round into the next stratum.
+    """
+    offset, one = hashed(config.seed, "steps", index), 2**BITS
+    return [(k * one + offset) * config.sampling_steps // (config.keep * one) for k in range(config.keep)]

@@ -1,0 +1,116 @@
+"""Batches of recorded states, read through memory maps, and the order in which training sees them."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from guidefold.errors import InputError, StoreError
+from guidefold.trajectories.conditions import hashed
+from guidefold.trajectories.store import SHARED, Store
+
+
+class StateSet:
+    """The states of a complete store, or of some of its trajectories.
+
+    `trajectories` holds the trajectories' numbers, ascending. Tensors stay on disk until a batch asks for their rows.
+    """
+
+    def __init__(self, store: Store, *, trajectories: Tensor | None = None, verify: bool = True) -> None:
+        """Map all shards; `verify` reads them to compare checksums. Raises StoreError if one is missing or damaged."""
+        if missing := store.missing_shards():
+            raise StoreError(
+                f"the store {store.folder} lacks {len(missing)} of {store.shards} shards; run record again to go on"
+            )
+        numbers = range(store.shards)
+        self._shards = [store.read_shard(number, verify=verify) for number in numbers]
+        self._firsts = [store.shard_trajectories(number).start for number in numbers]
+        # places [n, 2]: shard and row of every state; owners [n]: its trajectory
+        places = torch.cat([rows_of(number, shard) for number, shard in enumerate(self._shards)])
+        owners = torch.cat([shard["trajectory"] for shard in self._shards])
+        self.trajectories = owners.unique() if trajectories is None else trajectories.unique()
+        self._places = places[torch.isin(owners, self.trajectories)]
+
+    def __len__(self) -> int:
+        """Return the number of states."""
+        return len(self._places)
+
+    @property
+    def conditions(self) -> Tensor:
+        """The condition of each of `trajectories`, in their order."""
+        return torch.cat([shard[f"{SHARED}condition"] for shard in self._shards])[self.trajectories]
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """Return the states at `indices` [B]; every tensor is [B, ...].
+
+        What a trajectory's states share comes once per state and without its prefix: `trajectory.call.x` as `call.x`.
+        """
+        shards, rows = self._places[indices].unbind(1)
+        present = shards.unique().tolist()
+        parts = [gathered(self._shards[s], rows[shards == s], self._firsts[s]) for s in present]
+        back = shards.argsort(stable=True).argsort()  # from the order of shards to the order asked for
+        return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+
+
+def rows_of(number: int, shard: Mapping[str, Tensor]) -> Tensor:
+    """Return [N, 2]: the number of a shard and the row, for each of its states."""
+    rows = torch.arange(len(shard["trajectory"]))
+    return torch.stack([torch.full_like(rows, number), rows], 1)
+
+
+def gathered(shard: Mapping[str, Tensor], rows: Tensor, first: int) -> dict[str, Tensor]:
+    """Return rows [B] of a shard whose first trajectory has the number `first`."""
+    shared_rows = shard["trajectory"][rows] - first
+    return {
+        name.removeprefix(SHARED): tensor[shared_rows if name.startswith(SHARED) else rows]
+        for name, tensor in shard.items()
+    }
+
+
+def split(store: Store, validation: int) -> tuple[StateSet, StateSet]:
+    """Return training and validation states; no condition is in both.
+
+    Whole conditions are held out, in an order that depends on the store's seed only, until they have at least
+    `validation` trajectories. Raises InputError if nothing would be left to train on, StoreError for a damaged store.
+    """
+    everything = StateSet(store)
+    held = held_out(everything.conditions, validation, store.config.seed)
+    numbers = everything.trajectories
+    return (
+        StateSet(store, trajectories=numbers[~held], verify=False),
+        StateSet(store, trajectories=numbers[held], verify=False),
+    )
+
+
+def held_out(conditions: Tensor, validation: int, seed: int) -> Tensor:
+    """Return which of the trajectories [T] with these conditions are held out. Raises InputError if all would be."""
+    names, counts = conditions.unique(return_counts=True)
+    order = sorted(range(len(names)), key=lambda n: hashed(seed, "validation", int(names[n])))
+    most = len(conditions) - int(counts[order[-1]])
+    if validation > most:
+        raise InputError(f"validation is {validation}, which holds out every prompt of the store; give at most {most}")
+    # Taken while the trajectories of the conditions before it do not suffice.
+    before = counts[order].cumsum(0) - counts[order]
+    return torch.isin(conditions, names[order][before < validation])
+
+
+def batch_indices(seed: int, step: int, batch_size: int, size: int) -> Tensor:
+    """Return the states [batch_size] of a training step: shuffled epochs, a pure function of (seed, step).
+
+    Raises InputError if there are no states.
+    """
+    if size < 1:
+        raise InputError("there are no states to train on; record more trajectories or hold out fewer")
+    first, picked, parts = step * batch_size, 0, []
+    while picked < batch_size:
+        epoch, offset = divmod(first + picked, size)
+        parts.append(epoch_order(seed, epoch, size)[offset : offset + batch_size - picked])
+        picked += len(parts[-1])
+    return torch.cat(parts)
+
+
+@lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, size: int) -> Tensor:
+    """Return the states [size] in the order of an epoch."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(hashed(seed, "epoch", epoch)))
