@@ -1,0 +1,144 @@
+"""Adapters on disk and on the Hub: config.json, model.safetensors and a README.md; never a pickle."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from guidefold.adapters.adapter import Adapter
+from guidefold.adapters.conditions import ConditionSpec
+from guidefold.config import AdapterConfig
+from guidefold.errors import InputError, ModelError
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+
+CARD = """---
+library_name: guidefold
+tags: [guidefold, adapter-guidance-distillation, diffusers]
+{base_line}---
+# Guidance folded into one forward pass
+
+This adapter predicts classifier-free guidance of **{base}** in one forward pass a sampling step instead of two, for
+guidance scales from {low:g} to {high:g}.
+
+```python
+import guidefold
+
+adapter = guidefold.load("{name}").attach(pipe)
+image = pipe("a prompt", guidance_scale={middle:g}).images[0]
+```
+
+| | |
+|---|---|
+| design | {design}, rank {rank}, {targets} targets |
+| parameters | {parameters:,} |
+| trained on | {source} states, {steps} steps |
+| guidance recovered on held-out conditions | {recovered} |
+
+Method: adapter guidance distillation (Perez Jensen & Sadat, arXiv 2503.07274). Made with guidefold {version}.
+"""
+
+
+def describe(adapter: Adapter) -> dict[str, Any]:
+    """Return what config.json says."""
+    from guidefold import __version__
+
+    return {
+        "format": FORMAT,
+        "guidefold": __version__,
+        "adapter": adapter.config.to_dict(),
+        "spec": adapter.spec.to_dict(),
+        "shapes": {name: list(shape) for name, shape in adapter.shapes.items()},
+        "trained": adapter.trained,
+    }
+
+
+def model_card(adapter: Adapter, name: str) -> str:
+    """Return the README of an adapter."""
+    from guidefold import __version__
+
+    trained = adapter.trained
+    low, high = trained.get("scale_min", 1.0), trained.get("scale_max", 1.0)
+    base = trained.get("base", "an unnamed base model")
+    recovered = trained.get("recovered")
+    return CARD.format(
+        base=base,
+        base_line=f"base_model: {base}\n" if "/" in base and not Path(base).exists() else "",
+        low=low,
+        high=high,
+        middle=round((low + high) / 2, 1),
+        name=name,
+        design=adapter.config.design,
+        rank=adapter.config.rank,
+        targets=len(adapter.shapes),
+        parameters=adapter.parameter_count(),
+        source=trained.get("source", "no"),
+        steps=trained.get("steps", 0),
+        recovered="not measured" if recovered is None else f"{recovered:.1%}",
+        version=__version__,
+    )
+
+
+def save_pretrained(adapter: Adapter, folder: str | Path, *, dtype: torch.dtype | None = None, name: str = "") -> Path:
+    """Write an adapter to a folder; every file is there completely or not at all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in adapter.state_dict().items()}
+    partial = folder / f"{WEIGHTS}.partial"
+    save_file(weights, partial, metadata={"format": "pt"})
+    os.replace(partial, folder / WEIGHTS)
+    texts = {"config.json": json.dumps(describe(adapter), indent=2) + "\n", "README.md": model_card(adapter, name or folder.name)}
+    for file, text in texts.items():
+        partial = folder / f"{file}.partial"
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, folder / file)
+    return folder
+
+
+def find_folder(source: str | Path) -> Path:
+    """Return the local folder of an adapter, downloading it from the Hub if it is not one. Raises InputError."""
+    folder = Path(source)
+    if (folder / "config.json").exists():
+        return folder
+    if folder.exists():
+        raise InputError(f"{folder} holds no adapter: there is no config.json; give the folder that save_pretrained wrote")
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=["config.json", WEIGHTS]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"no adapter at {source}: neither a folder here nor found on the Hub ({reason})") from error
+
+
+def from_pretrained(source: str | Path) -> Adapter:
+    """Load an adapter from a folder or the Hub, not attached to anything. Raises InputError or ModelError."""
+    folder = find_folder(source)
+    try:
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if described["format"] != FORMAT:
+            raise ModelError(f"{folder} has adapter format {described['format']}, this guidefold reads {FORMAT}; upgrade guidefold")
+        shapes = {key: (shape[0], shape[1]) for key, shape in described["shapes"].items()}
+        adapter = Adapter(AdapterConfig.from_dict(described["adapter"]), ConditionSpec(**described["spec"]), shapes)
+        adapter.trained = described["trained"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder / 'config.json'} describes no adapter ({error}); save the adapter again") from error
+    try:
+        adapter.load_state_dict({key: value.float() for key, value in load_file(folder / WEIGHTS).items()})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{folder / WEIGHTS} is missing or damaged ({reason}); fetch or save the adapter again") from error
+    return adapter.eval()
+
+
+def push_to_hub(adapter: Adapter, folder: str | Path, repository: str, *, private: bool = False) -> str:
+    """Write an adapter to `folder`, upload it to a Hub repository such as `me/sd-folded` and return the address."""
+    save_pretrained(adapter, folder, name=repository)
+    api = HfApi()
+    api.create_repo(repository, exist_ok=True, private=private)
+    return str(api.upload_folder(repo_id=repository, folder_path=folder))

@@ -1,0 +1,169 @@
+"""Record, train, distill: a run from pipeline to adapter, resumable at any point."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from guidefold.adapters import Adapter
+from guidefold.adapters.hub import from_pretrained
+from guidefold.config import AdapterConfig, Config, TrainConfig, TrajectoryConfig
+from guidefold.denoiser import find_denoiser
+from guidefold.distillation.loop import Loop, frozen
+from guidefold.distillation.states import OnlineStates, RecordedStates, Source
+from guidefold.distillation.student import Student
+from guidefold.errors import InputError, TrainingError
+from guidefold.trajectories.conditions import read_conditions
+from guidefold.trajectories.recorder import Recorder, fingerprint
+from guidefold.trajectories.store import Store
+from guidefold.ui import progress
+
+Conditions = Sequence[str] | str | Path
+
+
+def as_conditions(conditions: Conditions) -> list[str]:
+    """Return prompts from a list or a file."""
+    return read_conditions(conditions) if isinstance(conditions, (str, Path)) else list(conditions)
+
+
+def record(pipe: Any, conditions: Conditions, output: str | Path, config: TrajectoryConfig | None = None, **arguments: Any) -> Store:
+    """Record guided trajectories of a pipeline into a store; an interrupted recording goes on where it stopped.
+
+    `arguments` go to the pipeline's call, such as `height=512`. Raises InputError, ModelError or StoreError.
+    """
+    config = config or TrajectoryConfig()
+    recorder = Recorder(pipe, as_conditions(conditions), config, **arguments)
+    store = Store.create(output, header=recorder.header())
+    missing = store.missing_shards()
+    done = config.trajectories - sum(len(store.shard_trajectories(number)) for number in missing)
+    with progress("Recording", config.trajectories, done) as bar:
+        for number in missing:
+            trajectories = store.shard_trajectories(number)
+            store.write_shard(number, recorder.shard(trajectories))
+            bar.advance(len(trajectories))
+    return store
+
+
+def train(
+    pipe: Any,
+    output: str | Path,
+    *,
+    store: str | Path | None = None,
+    conditions: Conditions | None = None,
+    adapter: AdapterConfig | None = None,
+    config: TrainConfig | None = None,
+    trajectory: TrajectoryConfig | None = None,
+) -> Adapter:
+    """Train an adapter on a store (`source="recorded"`) or on trajectories made on the fly (`source="online"`).
+
+    Returns the best adapter, not attached; `output` holds best/, last/, log.jsonl and the checkpoint that the same call
+    resumes from. The pipeline is left as it was.
+    """
+    config, trajectory = config or TrainConfig(), trajectory or TrajectoryConfig()
+    denoiser = find_denoiser(pipe)
+    source = open_source(pipe, store, conditions, config, trajectory)
+    drawn = Store.open(store).config if store is not None and config.source == "recorded" else trajectory
+    folder = Path(output)
+    torch.manual_seed(config.seed)
+    student = Student(denoiser, Adapter.build(denoiser, source.spec, adapter), source.static)
+    student.adapter.check(denoiser)
+    settings = {"adapter": student.adapter.config, "train": config, "trajectory": drawn}
+    claim(folder, settings, fingerprint(denoiser))
+    student.adapter.trained = origin(pipe, config, drawn)
+    student.adapter.attach(denoiser)
+    try:
+        with frozen(denoiser, gradient_checkpointing=config.gradient_checkpointing):
+            if isinstance(source, OnlineStates):
+                source.adapter = student.adapter
+            Loop(student, source, config, folder).run()
+    finally:
+        student.adapter.detach()
+    return from_pretrained(folder / "best")
+
+
+def open_source(
+    pipe: Any, store: str | Path | None, conditions: Conditions | None, config: TrainConfig, trajectory: TrajectoryConfig
+) -> Source:
+    """Return where states come from, checked against the pipeline."""
+    if config.source == "online":
+        if conditions is None:
+            raise InputError("source is online but there are no conditions; give prompts, or source recorded and a store")
+        return OnlineStates(pipe, as_conditions(conditions), trajectory, config)
+    if store is None:
+        raise InputError("source is recorded but there is no store; record one first, or choose source online")
+    opened = Store.open(store)
+    opened.check_model(fingerprint(find_denoiser(pipe)))
+    return RecordedStates(opened, config)
+
+
+def origin(pipe: Any, config: TrainConfig, trajectory: TrajectoryConfig) -> dict[str, Any]:
+    """Return what an adapter says of its training."""
+    denoiser = find_denoiser(pipe)
+    name = getattr(pipe, "name_or_path", None) or getattr(denoiser, "name_or_path", None) or type(denoiser).__name__
+    base = Path(str(name)).name if Path(str(name)).exists() else str(name)  # a local path is nobody else's business
+    scales = {"scale_min": trajectory.scale_min, "scale_max": trajectory.scale_max}
+    return {"base": base, "base_fingerprint": fingerprint(denoiser), "source": config.source, **scales}
+
+
+def claim(folder: Path, settings: dict[str, Config], model: str) -> None:
+    """Make a folder a run's own, or find that it is this run's already. Raises TrainingError for another run's folder."""
+    wanted = {name: config.to_dict() for name, config in settings.items()} | {"model": model}
+    path = folder / "run.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for group, values in wanted.items():
+            for key, value in values.items() if isinstance(values, dict) else [(group, values)]:
+                before = found.get(group, {}).get(key) if isinstance(values, dict) else found.get(group)
+                if before != value:
+                    raise TrainingError(f"{folder} holds a run with {key} {before!r}, not {value!r}; give another output folder")
+        return
+    if folder.exists() and any(path.name != "store" for path in folder.iterdir()):
+        raise TrainingError(f"{folder} is not empty and holds no run; give another output folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "run.json.partial"
+    partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def distill(
+    pipe: Any,
+    conditions: Conditions,
+    output: str | Path,
+    *,
+    adapter: AdapterConfig | None = None,
+    trajectory: TrajectoryConfig | None = None,
+    config: TrainConfig | None = None,
+) -> Adapter:
+    """Record if the source is recorded, then train; resumable, and the same call continues. Returns the best adapter."""
+    config = config or TrainConfig()
+    prompts = as_conditions(conditions)
+    store = Path(output) / "store" if config.source == "recorded" else None
+    if store is not None:
+        record(pipe, prompts, store, trajectory)
+    return train(pipe, output, store=store, conditions=prompts, adapter=adapter, config=config, trajectory=trajectory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a run will cost."""
+
+    teacher_passes: int
+    student_passes: int
+    store_bytes: int
+
+    def to_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+def recording_cost(recorder: Recorder) -> Cost:
+    """Return the cost of a recording, from the shapes of two trial trajectories."""
+    config = recorder.config
+    trial = recorder.shard([0])
+    per_state = sum(value[0].numel() * value.element_size() for name, value in trial.items() if not name.startswith("trajectory."))
+    shared = sum(value[0].numel() * value.element_size() for name, value in trial.items() if name.startswith("trajectory."))
+    passes = config.trajectories * (2 * config.sampling_steps + config.keep)
+    return Cost(teacher_passes=passes, student_passes=0, store_bytes=config.trajectories * (config.keep * per_state + shared))

@@ -1,0 +1,114 @@
+"""The two sources of states: recorded in a store, or made on the fly by the teacher; training does not care which."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+import torch
+
+from guidefold.adapters import Adapter, ConditionSpec
+from guidefold.config import TrainConfig, TrajectoryConfig
+from guidefold.errors import InputError
+from guidefold.trajectories.dataset import StateSet, batch_indices, split
+from guidefold.trajectories.recorder import Recorder, States
+from guidefold.trajectories.store import Store
+
+SETS_KEPT = 8  # sets of online trajectories that batches are mixed from
+VALIDATION_BATCH = 64
+
+
+class Source(Protocol):
+    """Where training gets its states from."""
+
+    static: dict[str, Any]
+    spec: ConditionSpec
+
+    def batch(self, step: int) -> States:
+        """Return the states of an optimizer step, a pure function of (seed, step)."""
+        ...
+
+    def validation(self) -> Iterator[States]:
+        """Return states of conditions that are not trained on."""
+        ...
+
+
+class RecordedStates:
+    """States of a store."""
+
+    def __init__(self, store: Store, config: TrainConfig) -> None:
+        self.config = config
+        self.static = store.header["static"]
+        self.spec = ConditionSpec(**store.header["spec"])
+        self.training, self.held_out = split(store, config.validation)
+
+    def batch(self, step: int) -> States:
+        size = self.config.batch_size
+        return self.training.batch(batch_indices(self.config.seed, step, size, len(self.training)))
+
+    def validation(self) -> Iterator[States]:
+        yield from chunks(self.held_out)
+
+
+def chunks(states: StateSet) -> Iterator[States]:
+    """Return all states in order, a batch at a time."""
+    for part in torch.arange(len(states)).split(VALIDATION_BATCH):
+        yield states.batch(part)
+
+
+class OnlineStates:
+    """States of guided trajectories that the same weights make while the adapter is off; nothing is kept on disk.
+
+    Set r holds trajectories r * record_batch and on. A step draws from the last `SETS_KEPT` sets, so what it draws is
+    a pure function of (seed, step): a resumed run makes the same sets again.
+    """
+
+    def __init__(
+        self, pipe: Any, conditions: Sequence[str], trajectory: TrajectoryConfig, config: TrainConfig
+    ) -> None:
+        order = torch.randperm(len(conditions), generator=torch.Generator().manual_seed(config.seed)).tolist()
+        if config.validation >= len(conditions):
+            raise InputError(
+                f"validation is {config.validation} of {len(conditions)} conditions; leave some to train on"
+            )
+        held, kept = order[: config.validation], order[config.validation :]
+        self.config = config
+        self.recorder = Recorder(pipe, [conditions[i] for i in kept], trajectory)
+        self.judge = Recorder(pipe, [conditions[i] for i in held], trajectory) if held else None
+        self.static, self.spec = self.recorder.static, self.recorder.spec
+        self.adapter: Adapter | None = None
+        self.make = lru_cache(maxsize=SETS_KEPT + 1)(self._make)
+
+    def _make(self, number: int) -> States:
+        """Return all states of one set of trajectories."""
+        size = self.recorder.config.record_batch
+        indices = range(number * size, (number + 1) * size)
+        return self._as_teacher(self.recorder, indices, keep_all=True)
+
+    def _as_teacher(self, recorder: Recorder, indices: Sequence[int], *, keep_all: bool) -> States:
+        if self.adapter is None:
+            return recorder.states(indices, keep_all=keep_all)
+        with self.adapter.disabled():
+            return recorder.states(indices, keep_all=keep_all)
+
+    def batch(self, step: int) -> States:
+        last = step // self.config.refresh_every
+        sets = [self.make(number) for number in range(max(0, last - SETS_KEPT + 1), last + 1)]
+        counts = [len(one["step"]) for one in sets]
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        picks = torch.randint(sum(counts), (self.config.batch_size,), generator=generator)
+        owners = torch.bucketize(picks, torch.tensor(counts).cumsum(0), right=True)
+        starts = torch.tensor([0, *counts]).cumsum(0)
+        rows = [(int(owner), int(pick - starts[owner])) for owner, pick in zip(owners, picks, strict=True)]
+        return {name: torch.stack([sets[owner][name][row] for owner, row in rows]) for name in sets[0]}
+
+    @lru_cache(maxsize=1)  # noqa: B019  the source lives as long as its run
+    def _validation(self) -> list[States]:
+        if self.judge is None:
+            return []
+        batches = self.judge.batches(range(self.config.validation))
+        return [self._as_teacher(self.judge, batch, keep_all=False) for batch in batches]
+
+    def validation(self) -> Iterator[States]:
+        for states in self._validation():
+            for start in range(0, len(states["step"]), VALIDATION_BATCH):
+                yield {name: value[start : start + VALIDATION_BATCH] for name, value in states.items()}

@@ -1,0 +1,38 @@
+"""The student: the frozen denoiser with an adapter, which is all that learns."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guidefold.adapters import Adapter
+from guidefold.denoiser import predict
+from guidefold.distillation.losses import guidance_loss
+from guidefold.trajectories.recorder import States, inputs_of
+
+
+class Student(nn.Module):
+    """Predicts guided outputs in one pass; its only parameters are the adapter's."""
+
+    def __init__(self, denoiser: nn.Module, adapter: Adapter, static: dict[str, Any]) -> None:
+        super().__init__()
+        self.adapter, self.static = adapter, static
+        # not a child: the base model is neither trained nor saved nor sent between processes
+        object.__setattr__(self, "denoiser", denoiser)
+
+    def forward(self, states: States) -> Tensor:
+        """Return predictions [B, ...] at states."""
+        with self.adapter.at(states["guidance_scale"]):
+            return predict(self.denoiser, inputs_of(states), self.static)
+
+    def loss(self, states: States) -> Tensor:
+        """Return the loss over states, 1 for the bare model."""
+        return guidance_loss(self(states), states["pred_guided"], states["pred_cond"], states["guidance_scale"])
+
+
+@torch.no_grad()
+def energies(student: Student, states: States) -> tuple[Tensor, Tensor]:
+    """Return |student - guided|^2 and |cond - guided|^2 for each of the states, [B] each."""
+    guided = states["pred_guided"].float()
+    missed = (student(states).float() - guided).square().flatten(1).sum(1)
+    return missed, (states["pred_cond"].float() - guided).square().flatten(1).sum(1)
