@@ -29,7 +29,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--clip-steps", type=int, default=450)
     parser.add_argument("--autoencoder-steps", type=int, default=1350)
-    parser.add_argument("--unet-steps", type=int, default=2800)
+    parser.add_argument("--unet-steps", type=int, default=2500)
     parser.add_argument("--unet-batch", type=int, default=64)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     return parser.parse_args()

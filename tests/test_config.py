@@ -61,12 +61,42 @@ def test_every_setting_has_help_and_cannot_be_changed(group: type[Config]) -> No
         (TrainConfig, {"gradient_checkpointing": 1}, "true or false"),
         (TrainConfig, {"batch_size": 10, "accumulation": 3}, "3 equal parts"),
         (TrainConfig, {"steps": 0}, "steps is 0"),
+        (AdapterConfig, {"rank": float("inf")}, "rank is inf; give a finite number"),
+        (AdapterConfig, {"rank": 10**400}, "give a finite number"),
+        (AdapterConfig, {"rank": None}, "rank is None; give a whole number"),
+        (AdapterConfig, {"target_modules": ()}, "give a list of at least one"),
+        (AdapterConfig, {"target_modules": 3}, "target_modules is 3; give a list"),
+        (AdapterConfig, {"target_modules": ["to_q", 3]}, "target_modules is 3; give a text"),
+        (TrajectoryConfig, {"seed": 2**63}, "give a finite number"),
+        (TrajectoryConfig, {"seed": -1}, "not negative"),
+        (TrainConfig, {"learning_rate": 0}, "learning_rate is 0.0; give more than 0"),
+        (TrainConfig, {"learning_rate": float("inf")}, "finite"),
+        (TrainConfig, {"max_grad_norm": 0.0}, "give more than 0"),
+        (TrainConfig, {"warmup": 1.1}, "warmup is 1.1; give at least 0 and at most 1"),
+        (TrainConfig, {"ema_decay": 1.0}, "ema_decay is 1.0; give less than 1"),
+        (TrainConfig, {"tracker": 3}, "tracker is 3; choose from tensorboard, wandb"),
+        (TrainConfig, {"mixed_precision": None}, "choose from no, fp16, bf16"),
+        (TrainConfig, {"source": ["recorded"]}, "choose from recorded, online"),
         (EvalConfig, {"scales": [2.0, "4"]}, "give a number"),
+        (EvalConfig, {"scales": 3.0}, "scales is 3.0; give a list"),
+        (EvalConfig, {"scales": []}, "give a list of at least one"),
+        (EvalConfig, {"scales": [2.0, 0.5]}, "scales is 0.5; give at least 1"),
+        (EvalConfig, {"scales": [float("nan")]}, "finite"),
+        (EvalConfig, {"images": 0}, "images is 0; give at least 1"),
     ],
 )
 def test_bad_values_are_refused(group: type[Config], values: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         group.from_dict(values)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_become_the_type_they_are_declared_as() -> None:
+    config = AdapterConfig(rank=8.0, target_modules="to_q")  # pyright: ignore[reportArgumentType]
+    assert config == AdapterConfig(rank=8, target_modules=("to_q",))
+    assert type(config.rank) is int
+    assert type(TrainConfig(learning_rate=1).learning_rate) is float
+    assert AdapterConfig.from_dict({"target_modules": ["a", "b"]}).target_modules == ("a", "b")
 
 
 @pytest.mark.parametrize("text", ["rank = ", None])

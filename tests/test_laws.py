@@ -83,7 +83,10 @@ def test_every_parameter_of_an_adapter_learns(name):
 def test_bfloat16(name):
     denoiser, call, adapter = build(name)
     denoiser.to(torch.bfloat16)
-    cast = {k: v.bfloat16() if torch.is_tensor(v) and v.is_floating_point() and k != "timestep" else v for k, v in call.items()}
+    cast = {
+        k: v.bfloat16() if torch.is_tensor(v) and v.is_floating_point() and k != "timestep" else v
+        for k, v in call.items()
+    }
     if isinstance(extra := call.get("added_cond_kwargs"), dict):
         cast["added_cond_kwargs"] = {k: v.bfloat16() if v is not None else v for k, v in extra.items()}
     bare = run(denoiser, cast)

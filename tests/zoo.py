@@ -1,5 +1,7 @@
 """Tiny denoisers and pipelines with random weights, one of each family, for the laws."""
 
+import string
+
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -33,27 +35,40 @@ def unet(**more) -> UNet2DConditionModel:
 
 
 def sd() -> tuple[nn.Module, dict]:
-    return unet(), dict(sample=torch.randn(ROWS, 4, 8, 8), timestep=torch.tensor(900), encoder_hidden_states=torch.randn(ROWS, 7, 24))
+    return unet(), dict(
+        sample=torch.randn(ROWS, 4, 8, 8), timestep=torch.tensor(900), encoder_hidden_states=torch.randn(ROWS, 7, 24)
+    )
 
 
 def sdxl() -> tuple[nn.Module, dict]:
     model = unet(addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=64)
     _, call = sd()
-    return model, call | dict(added_cond_kwargs=dict(text_embeds=torch.randn(ROWS, 16), time_ids=torch.ones(ROWS, 6)))
+    sizes = torch.tensor([[1024.0, 1024, 0, 0, 1024, 1024], [512, 768, 0, 64, 512, 512]])
+    return model, call | dict(added_cond_kwargs=dict(text_embeds=torch.randn(ROWS, 16), time_ids=sizes))
 
 
 def dit() -> tuple[nn.Module, dict]:
     model = DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, sample_size=8, norm_num_groups=8
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        sample_size=8,
+        norm_num_groups=8,
     )
-    call = dict(hidden_states=torch.randn(ROWS, 4, 8, 8), timestep=torch.tensor([900, 400]), class_labels=torch.tensor([3, 1000]))
+    call = dict(
+        hidden_states=torch.randn(ROWS, 4, 8, 8),
+        timestep=torch.tensor([900, 400]),
+        class_labels=torch.tensor([3, 1000]),
+    )
     return model, call
 
 
 def pixart() -> tuple[nn.Module, dict]:
     model = PixArtTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, num_layers=2, sample_size=8, cross_attention_dim=16, caption_channels=12,
-        use_additional_conditions=False, norm_num_groups=8,
+        num_attention_heads=2, attention_head_dim=8, num_layers=2, sample_size=8, cross_attention_dim=16,
+        caption_channels=12, use_additional_conditions=False, norm_num_groups=8,
     )  # fmt: skip
     call = dict(
         hidden_states=torch.randn(ROWS, 4, 8, 8),
@@ -82,10 +97,13 @@ def sd3() -> tuple[nn.Module, dict]:
 def wan() -> tuple[nn.Module, dict]:
     model = WanTransformer3DModel(
         patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=16,
-        freq_dim=32, ffn_dim=32, num_layers=2, cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=32,
+        freq_dim=32, ffn_dim=32, num_layers=2, cross_attn_norm=True, qk_norm="rms_norm_across_heads",
+        rope_max_seq_len=32,
     )  # fmt: skip
     call = dict(
-        hidden_states=torch.randn(ROWS, 4, 2, 8, 8), timestep=torch.tensor([900, 900]), encoder_hidden_states=torch.randn(ROWS, 5, 16)
+        hidden_states=torch.randn(ROWS, 4, 2, 8, 8),
+        timestep=torch.tensor([900, 900]),
+        encoder_hidden_states=torch.randn(ROWS, 5, 16),
     )
     return model, call
 
@@ -105,11 +123,18 @@ def make(name: str) -> tuple[nn.Module, dict]:
 
 
 def tiny_tokenizer() -> CLIPTokenizer:
+    """Return a tokenizer for a few words, the same every time: training one settles ties by chance."""
     start, end = "<|startoftext|>", "<|endoftext|>"
-    words = CLIPTokenizer(vocab={start: 0, end: 1}, merges=[], unk_token=end, bos_token=start, eos_token=end, pad_token=end)
-    words = words.train_new_from_iterator(["a red fox", "a blue cat", "green tree", "yellow car"], vocab_size=300)
-    words.model_max_length = 7
-    return words
+    merges: dict[tuple[str, str], None] = {}
+    for word in ["a", "red", "fox", "blue", "cat", "green", "tree", "yellow", "car"]:
+        left, *rest = [*word[:-1], f"{word[-1]}</w>"]
+        for right in rest:
+            merges[left, right] = None
+            left += right
+    letters = [f"{letter}{ending}" for letter in string.ascii_lowercase for ending in ("", "</w>")]
+    vocab = {token: number for number, token in enumerate([start, end, *letters, *map("".join, merges)])}
+    special = dict(unk_token=end, bos_token=start, eos_token=end, pad_token=end)
+    return CLIPTokenizer(vocab=vocab, merges=list(merges), model_max_length=7, **special)
 
 
 def pipeline(**denoiser) -> StableDiffusionPipeline:
@@ -122,10 +147,14 @@ def pipeline(**denoiser) -> StableDiffusionPipeline:
     )  # fmt: skip
     widths = (8, 8)
     vae = AutoencoderTiny(
-        encoder_block_out_channels=widths, decoder_block_out_channels=widths, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1)
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
     )
     pipe = StableDiffusionPipeline(
-        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=words, unet=unet(**denoiser), scheduler=DDIMScheduler(clip_sample=False),
+        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=words, unet=unet(**denoiser),
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):

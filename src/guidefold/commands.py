@@ -1,13 +1,32 @@
 """What each command of the command line does."""
 
+import json
 from pathlib import Path
 
+import torch
+
+from guidefold import models, ui
+from guidefold.adapters import Adapter
+from guidefold.adapters.hub import describe
 from guidefold.config import AdapterConfig, EvalConfig, TrainConfig, TrajectoryConfig
+from guidefold.demo import bundle
+from guidefold.demo.demo import run_demo
+from guidefold.distillation import run
+from guidefold.distillation.cost import Cost, recording_cost, training_cost
+from guidefold.errors import InputError
+from guidefold.evaluation import gallery
+from guidefold.evaluation.evaluate import evaluate as judge_adapter
+from guidefold.evaluation.evaluate import to_image
+from guidefold.evaluation.results import VARIANTS, Evaluation
+from guidefold.evaluation.sampling import sample as sample_batch
+from guidefold.trajectories.conditions import read_conditions
+from guidefold.trajectories.recorder import Recorder
+from guidefold.trajectories.store import Store
 
 
 def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
     """Train an adapter for the bundled teacher, judge it and write a report."""
-    raise NotImplementedError
+    run_demo(output, minutes=minutes, quick=quick)
 
 
 def record(
@@ -21,7 +40,12 @@ def record(
     dry_run: bool,
 ) -> None:
     """Record guided trajectories of a teacher into a store."""
-    raise NotImplementedError
+    prompts = read_conditions(conditions)
+    pipe = models.load_pipeline(model, device, dtype)
+    if dry_run:
+        return show_cost(recording_cost(Recorder(pipe, prompts, trajectory)))
+    store = run.record(pipe, prompts, output, trajectory)
+    print(f"{trajectory.trajectories} trajectories in {store.folder}")
 
 
 def train(
@@ -38,7 +62,15 @@ def train(
     dry_run: bool,
 ) -> None:
     """Train an adapter on a store, or on states made on the fly from conditions."""
-    raise NotImplementedError
+    prompts = None if conditions is None else read_conditions(conditions)
+    pipe = models.load_pipeline(model, device, dtype)
+    if dry_run:
+        source = run.open_source(pipe, store, prompts, train, trajectory)
+        return show_cost(training_cost(pipe, source, adapter, train, trajectory))
+    trained = run.train(
+        pipe, output, store=store, conditions=prompts, adapter=adapter, config=train, trajectory=trajectory
+    )
+    say_trained(trained, output)
 
 
 def distill(
@@ -54,7 +86,33 @@ def distill(
     dry_run: bool,
 ) -> None:
     """Record and train in one go."""
-    raise NotImplementedError
+    prompts = read_conditions(conditions)
+    pipe = models.load_pipeline(model, device, dtype)
+    if dry_run:
+        if train.source == "recorded":
+            show_cost(recording_cost(Recorder(pipe, prompts, trajectory)))
+        # the cost of a training step does not depend on where its states come from, but for their making
+        source = run.OnlineStates(pipe, prompts, trajectory, train)
+        return show_cost(training_cost(pipe, source, adapter, train, trajectory))
+    trained = run.distill(pipe, prompts, output, adapter=adapter, trajectory=trajectory, config=train)
+    say_trained(trained, output)
+
+
+def say_trained(adapter: Adapter, output: Path) -> None:
+    recovered = adapter.trained.get("recovered")
+    figure = "" if recovered is None else f", which recovers {recovered:.1%} of guidance on held-out conditions"
+    print(f"the best adapter is in {output / 'best'}{figure}")
+
+
+def show_cost(cost: Cost) -> None:
+    """Print what a run would cost."""
+    rows = [
+        ("teacher passes", f"{cost.teacher_passes:,}"),
+        ("student passes, forward and backward", f"{cost.student_passes:,}"),
+        ("disk", ui.size(cost.store_bytes)),
+        ("time, from a short trial", ui.duration(cost.seconds)),
+    ]
+    ui.table("This would cost", ("what", "how much"), rows)
 
 
 def sample(
@@ -70,8 +128,25 @@ def sample(
     device: str | None,
     dtype: str,
 ) -> None:
-    """Sample images in one pass a step."""
-    raise NotImplementedError
+    """Sample images in one pass a step; with `compare`, also teacher and bare model from the same noise, as a grid."""
+    chosen = None if adapter is None else models.load_adapter(adapter)
+    if compare and chosen is None:
+        raise InputError("--compare needs an adapter to compare; leave out --no-adapter")
+    pipe = models.load_pipeline(model, device, dtype)
+    if chosen is not None:
+        chosen.attach(pipe)
+    variants = VARIANTS if compare else ("adapter" if chosen else "cfg",)
+    for scale in guidance_scale:
+        columns = {}
+        for variant in variants:
+            done = sample_batch(pipe, prompts, variant, scale, steps=sampling_steps, seed=seed, adapter=chosen)
+            columns[variant] = [to_image(picture) for picture in done.pictures]
+            for number, image in enumerate(columns[variant]):
+                gallery.save_image(image, output / f"{number:03d}-{variant}-{scale:g}.png")
+            print(f"{variant} at {scale:g}: {done.passes:g} passes a step, {ui.duration(done.seconds)} an image")
+        if compare:
+            gallery.save_image(gallery.grid(columns, prompts), output / f"compare-{scale:g}.png")
+    print(f"images are in {output}")
 
 
 def evaluate(
@@ -84,15 +159,44 @@ def evaluate(
     device: str | None,
     dtype: str,
 ) -> None:
-    """Compare teacher, bare model and student."""
-    raise NotImplementedError
+    """Compare teacher, bare model and student; write evaluation.json, pictures and report.html."""
+    if conditions is None and model != models.BUNDLED:
+        raise InputError("give prompts to judge on with --conditions")
+    prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
+    chosen, judge = models.load_adapter(adapter), models.load_judge(model)
+    pipe = models.load_pipeline(model, device, dtype)
+    results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation)
+    gallery.save_results(output, results, pictures)
+    show_evaluation(results)
+    print(f"report: {gallery.report_of(output)}")
+
+
+def show_evaluation(results: Evaluation) -> None:
+    """Print the table of an evaluation."""
+    columns = ("scale", "passes", "time ratio", "recovered", "Fréchet none", "CFG", "adapter", "CLIP none", "CFG", "adapter")
+    ui.table(f"Judged on {len(results.prompts)} held-out prompts", columns, gallery.table_rows(results))
 
 
 def report(*, run: Path, output: Path | None) -> None:
-    """Write the report of a run."""
-    raise NotImplementedError
+    """Write the report of a run or an evaluation."""
+    print(f"report: {gallery.report_of(run, output)}")
 
 
 def info(*, target: str | None) -> None:
     """Tell what an adapter, a store, a run or this installation is."""
-    raise NotImplementedError
+    if target is None:
+        rows = [("device", models.best_device(None)), ("torch", torch.__version__), ("threads", torch.get_num_threads())]
+        rows += [("bundled teacher", bundle.TEACHER), ("bundled adapter", bundle.ADAPTER)]
+        return ui.table("guidefold", ("what", "is"), rows)
+    folder = Path(target)
+    if (folder / "index.json").exists():
+        store = Store.open(folder)
+        rows = [*store.header.items(), ("missing shards", len(store.missing_shards()))]
+    elif (folder / "run.json").exists():
+        rows = list(json.loads((folder / "run.json").read_text(encoding="utf-8")).items())
+    else:
+        adapter = models.load_adapter(target)
+        described = describe(adapter)
+        rows = [*described["adapter"].items(), *described["trained"].items(), ("targets", len(adapter.shapes))]
+        rows += [("parameters", f"{adapter.parameter_count():,}")]
+    return ui.table(str(target), ("what", "is"), rows)

@@ -10,6 +10,7 @@ import tomllib
 import types
 import typing
 from dataclasses import dataclass, field, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,6 +18,9 @@ from guidefold.errors import InputError
 
 Design = Literal["low_rank", "bottleneck", "cross_attention", "offset"]
 Source = Literal["recorded", "online"]
+Tracker = Literal["tensorboard", "wandb"]
+
+LARGEST = 2**63
 
 
 def setting(default: Any, text: str) -> Any:
@@ -29,8 +33,19 @@ class Config:
     """A group of settings that checks itself when it is made."""
 
     def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
         for item in fields(self):
-            check(item.name, getattr(self, item.name), typing.get_type_hints(type(self))[item.name])
+            object.__setattr__(self, item.name, checked(item.name, getattr(self, item.name), hints[item.name]))
+
+    def within(self, names: str, low: float, high: float = math.inf, *, above: bool = False) -> None:
+        """Raise InputError unless the named settings are from `low` (or above it) to `high`."""
+        for name in names.split():
+            values = getattr(self, name)
+            for value in values if isinstance(values, tuple) else (values,):
+                if not low <= value <= high or (above and value == low):
+                    least = f"more than {low:g}" if above else f"at least {low:g}"
+                    most = "" if high == math.inf else f" and at most {high:g}"
+                    raise InputError(f"{name} is {value}; give {least}{most}")
 
     @classmethod
     def from_toml(cls, path: str | Path, **overrides: Any) -> Self:
@@ -46,8 +61,10 @@ class Config:
         """Build from plain values. Raises InputError for unknown keys and bad values."""
         known = {item.name for item in fields(cls)}
         if unknown := sorted(values.keys() - known):
-            raise InputError(f"unknown setting {unknown[0]!r} for {cls.__name__}; choose from {', '.join(sorted(known))}")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+            raise InputError(
+                f"unknown setting {unknown[0]!r} for {cls.__name__}; choose from {', '.join(sorted(known))}"
+            )
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         return json.loads(json.dumps(dataclasses.asdict(self)))
@@ -57,27 +74,45 @@ class Config:
         return "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.to_dict().items() if value is not None)
 
 
-def check(name: str, value: Any, hint: Any) -> None:
-    """Raise InputError unless `value` is of the annotated type and, if a number, finite and not negative."""
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """Return `value` as the annotated type; raises InputError unless it is that, finite and not negative."""
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in options:
-            return
-        return check(name, value, next(option for option in options if option is not type(None)))
-    if origin is Literal:
-        if value not in options:
-            raise InputError(f"{name} is {value!r}; choose from {', '.join(map(str, options))}")
-    elif origin is tuple:
-        for item in value:
-            check(name, item, options[0])
-    elif hint is bool:
-        if not isinstance(value, bool):
-            raise InputError(f"{name} is {value!r}; give true or false")
-    elif hint in (int, float):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or (hint is int and value != int(value)):
-            raise InputError(f"{name} is {value!r}; give {'a whole number' if hint is int else 'a number'}")
-        if not math.isfinite(value) or value < 0:
-            raise InputError(f"{name} is {value}; give a finite number that is not negative")
+            return None
+        return checked(name, value, next(option for option in options if option is not type(None)))
+    if origin is tuple:
+        return checked_items(name, value, options[0])
+    if hint in (int, float):
+        return checked_number(name, value, hint)
+    if origin is Literal and value not in options:
+        raise InputError(f"{name} is {value!r}; choose from {', '.join(map(str, options))}")
+    if hint is bool and not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}; give true or false")
+    if hint is str and not isinstance(value, str):
+        raise InputError(f"{name} is {value!r}; give a text")
+    return value
+
+
+def checked_items(name: str, value: Any, hint: Any) -> tuple[Any, ...]:
+    """Return a tuple of the annotated type; one text alone is a tuple of it, as in PEFT."""
+    items = (value,) if isinstance(value, str) else value
+    if not isinstance(items, (tuple, list)) or not items:
+        raise InputError(f"{name} is {value!r}; give a list of at least one")
+    return tuple(checked(name, item, hint) for item in items)
+
+
+def checked_number(name: str, value: Any, kind: type[int] | type[float]) -> float:
+    """Return a whole number or a float. Raises InputError unless it is finite, not negative and of 64 bits."""
+    wanted = "a whole number" if kind is int else "a number"
+    if isinstance(value, bool) or not isinstance(value, (int, float, Integral)):
+        raise InputError(f"{name} is {value!r}; give {wanted}")
+    value = value if isinstance(value, float) else int(value)
+    if not 0 <= value < (LARGEST if kind is int else math.inf):  # nan is neither
+        raise InputError(f"{name} is {value}; give a finite number that is not negative")
+    if kind is int and value != int(value):
+        raise InputError(f"{name} is {value}; give {wanted}")
+    return kind(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +126,7 @@ class AdapterConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rank < 1 or self.width < 1:
-            raise InputError(f"rank is {self.rank} and width is {self.width}; both must be at least 1")
+        self.within("rank width", 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +144,13 @@ class TrajectoryConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("trajectories", "sampling_steps", "keep", "record_batch", "shard"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
+        self.within("trajectories sampling_steps keep record_batch shard", 1)
         if self.keep > self.sampling_steps:
             raise InputError(f"keep is {self.keep} of {self.sampling_steps} sampling_steps; keep at most all of them")
         if not 1 < self.scale_min <= self.scale_max:
-            raise InputError(f"guidance scales from {self.scale_min} to {self.scale_max}; give 1 < scale_min <= scale_max")
+            raise InputError(
+                f"guidance scales from {self.scale_min} to {self.scale_max}; give 1 < scale_min <= scale_max"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,14 +172,16 @@ class TrainConfig(Config):
     validate_every: int = setting(250, "steps between validations")
     checkpoint_every: int = setting(250, "steps between checkpoints")
     refresh_every: int = setting(32, "online source: steps between fresh sets of trajectories")
-    tracker: str | None = setting(None, "an accelerate tracker: tensorboard or wandb")
+    tracker: Tracker | None = setting(None, "where to log, besides log.jsonl")
     seed: int = setting(0, "seed of initialisation and data order")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "batch_size", "accumulation", "validate_every", "checkpoint_every", "refresh_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
+        self.within("steps batch_size accumulation validate_every checkpoint_every refresh_every", 1)
+        self.within("learning_rate max_grad_norm", 0, above=True)
+        self.within("warmup", 0, 1)
+        if self.ema_decay >= 1:
+            raise InputError(f"ema_decay is {self.ema_decay}; give less than 1, or nothing would be learnt")
         if self.batch_size % self.accumulation:
             raise InputError(f"batch_size {self.batch_size} cannot be split in {self.accumulation} equal parts")
 
@@ -160,3 +196,7 @@ class EvalConfig(Config):
     eval_batch: int = setting(32, "images sampled together")
     bootstrap: int = setting(200, "resamples for the intervals; 0 for none")
     seed: int = setting(1_000_000, "seed of the noise, away from training's")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.within("scales images sampling_steps eval_batch", 1)

@@ -1,7 +1,8 @@
 """How diffusers' pipelines call their denoiser: found by observation, never by a pipeline's name.
 
 A pipeline tells its scheduler what guidance decided. So a guided run is watched at `scheduler.step`, and the student's
-inputs are what the same pipeline, with guidance off and answered with those guided predictions, calls its denoiser with.
+inputs are what the same pipeline, with guidance off and answered with those guided predictions, calls its
+denoiser with.
 """
 
 import functools
@@ -42,7 +43,7 @@ class Call:
                 value = value.reshape(1).expand(rows)
             if value.dim() == 0 or value.shape[0] != rows:
                 raise ModelError(
-                    f"the denoiser's argument {name} has shape {tuple(value.shape)}, not one row for each of {rows} images; "
+                    f"the denoiser's argument {name} has shape {tuple(value.shape)}, not one row per image of {rows}; "
                     "such arguments cannot be recorded yet"
                 )
             result[name] = value
@@ -81,15 +82,19 @@ def flatten(name: str, value: Any, tensors: dict[str, Tensor], static: dict[str,
 
 
 @functools.lru_cache(maxsize=64)
-def forward_signature(denoiser_type: type) -> inspect.Signature:
-    return inspect.signature(denoiser_type.forward)
+def argument_names(denoiser_type: type) -> tuple[str, ...]:
+    """Return the names of the arguments that a kind of denoiser takes, in order."""
+    return tuple(inspect.signature(denoiser_type.forward).parameters)[1:]
 
 
-def read_call(denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Call:
-    """Read a denoiser's call by its signature; raises ModelError where there is no timestep."""
-    bound = forward_signature(type(denoiser)).bind(denoiser, *args, **kwargs)
-    arguments = dict(list(bound.arguments.items())[1:])
-    arguments |= arguments.pop("kwargs", {})
+def read_call(denoiser: nn.Module, args: tuple, kwargs: dict[str, Any], names: tuple[str, ...] | None = None) -> Call:
+    """Read a denoiser's call by its signature; raises ModelError where there is no timestep.
+
+    The compiler cannot look into signatures: what it traces gives the `names` itself.
+    """
+    names = names or argument_names(type(denoiser))
+    given = dict(zip(names, args, strict=False)) | kwargs
+    arguments = {name: given.pop(name) for name in names if name in given} | given
     tensors: dict[str, Tensor] = {}
     static: dict[str, Any] = {}
     for name, value in arguments.items():
@@ -191,3 +196,8 @@ def taped(pipe: Any, *, answers: list[Tensor] | None = None, forced: list[Tensor
         stack.enter_context(replaced(type(pipe.scheduler), "step", watched_step))
         stack.enter_context(replaced(denoiser, "forward", watched_forward))
         yield tape
+
+
+def latents_rows(args: tuple, kwargs: dict[str, Any]) -> int:
+    """Return the batch size of a denoiser's call: the rows of its first tensor, the latents."""
+    return next(value.shape[0] for value in (*args, *kwargs.values()) if isinstance(value, Tensor))

@@ -1,4 +1,4 @@
-"""What guidefold raises when a user's input, model or file is at fault; each message is one line that says what to do."""
+"""What guidefold raises when a user's input, model or file is at fault: one line that says what to do."""
 
 
 class GuidefoldError(Exception):

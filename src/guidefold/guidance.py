@@ -15,7 +15,7 @@ def per_row(values: Tensor, reference: Tensor) -> Tensor:
 
 
 class PerImageScale(float):
-    """A guidance scale for pipelines that only take one: compared, it is the largest; multiplied, each image has its own.
+    """A guidance scale for pipelines that take only one: compared, it is the largest; multiplied, every image's own.
 
     It lets a batch of trajectories be recorded at different scales. The recorder verifies that a pipeline's guidance
     goes along with it before it relies on it.

@@ -14,7 +14,7 @@ from guidefold.adapters.conditions import ConditionEncoder, ConditionSpec
 from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer
 from guidefold.adapters.targets import find_targets, widths
 from guidefold.config import AdapterConfig
-from guidefold.denoiser import find_denoiser, read_call
+from guidefold.denoiser import argument_names, find_denoiser, read_call
 from guidefold.errors import InputError, ModelError
 
 Scale = float | int | list[float] | Tensor
@@ -22,10 +22,11 @@ Scale = float | int | list[float] | Tensor
 
 @dataclass
 class Attachment:
-    """What attaching did, so that detaching can undo it, and what the current call of the denoiser is conditioned on."""
+    """What attaching did, so that detaching can undo it, and what the current call is conditioned on."""
 
     denoiser: nn.Module
     pipe: Any
+    names: tuple[str, ...]
     handles: list[Any]
     modulations: dict[str, Tensor] = field(default_factory=dict)
     strength: Tensor | None = None
@@ -78,7 +79,7 @@ class Adapter(nn.Module):
         self._scale = self.checked(value)
 
     def checked(self, value: Scale) -> Tensor:
-        """Return scales as a tensor [B]; warns outside the trained range. Raises InputError unless finite numbers >= 1."""
+        """Return scales as a tensor [B]; warns outside the trained range. Raises InputError unless finite and >= 1."""
         try:
             scale = torch.as_tensor(value, dtype=torch.float32).reshape(-1)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -93,8 +94,12 @@ class Adapter(nn.Module):
         low, high = self.trained.get("scale_min", 1.0), self.trained.get("scale_max", math.inf)
         outside = [one for one in values if one > 1 and not low <= one <= high]
         if outside:
-            warnings.warn(f"guidance_scale {outside[0]:g} is outside {low:g} to {high:g}, which the adapter was trained on", stacklevel=3)
-        return scale
+            warnings.warn(
+                f"guidance_scale {outside[0]:g} is outside {low:g} to {high:g}, which the adapter was trained on",
+                stacklevel=3,
+            )
+        # where the adapter is, because a copy at every step would make a GPU wait
+        return scale.to(self.heads.weight.device)
 
     def attach(self, model: Any) -> Self:
         """Act on a pipeline, whose guidance then costs no second pass, or on a bare denoiser; return self.
@@ -107,16 +112,16 @@ class Adapter(nn.Module):
         denoiser = find_denoiser(model)
         self.check(denoiser)
         pipe = model if is_pipeline(model) else None
-        attachment = Attachment(denoiser=denoiser, pipe=pipe, handles=[])
+        attachment = Attachment(denoiser=denoiser, pipe=pipe, names=argument_names(type(denoiser)), handles=[])
         if pipe is not None:
             fold(pipe, self)
             self.to(denoiser.device, denoiser.dtype)  # pyright: ignore[reportCallIssue, reportArgumentType]
             self.requires_grad_(False)
         # not a child: offloading and casting of the denoiser must not see the adapter
         object.__setattr__(self, "_attachment", attachment)
-        attachment.handles.append(denoiser.register_forward_pre_hook(self._before, with_kwargs=True))
+        attachment.handles.append(denoiser.register_forward_pre_hook(self._pre_hook(), with_kwargs=True))
         for (name, _), layer in zip(self.shapes.items(), self.layers, strict=True):
-            hook = self._hook(name, layer)
+            hook = self._hook(name, layer)  # pyright: ignore[reportArgumentType]
             attachment.handles.append(denoiser.get_submodule(name).register_forward_hook(hook, with_kwargs=True))
         return self
 
@@ -125,9 +130,11 @@ class Adapter(nn.Module):
         kind = type(denoiser).__name__
         if self.attached:
             raise ModelError("this adapter is attached already; call detach() first")
-        if any(getattr(module, "_compiled_call_impl", None) is not None for module in denoiser.modules()) or hasattr(denoiser, "_orig_mod"):
-            raise ModelError(f"{kind} is compiled, and hooks added now would be ignored; attach first, then torch.compile")
-        if any(isinstance(getattr(hook, "__self__", None), Adapter) for hook in denoiser._forward_pre_hooks.values()):
+        if any(map(is_compiled, denoiser.modules())):
+            raise ModelError(
+                f"{kind} is compiled, and hooks added now would be ignored; attach first, then torch.compile"
+            )
+        if any(hasattr(hook, "adapter") for hook in denoiser._forward_pre_hooks.values()):
             raise ModelError(f"{kind} has another adapter attached; detach that one first")
         modules = dict(denoiser.named_modules())
         for name, shape in self.shapes.items():
@@ -173,14 +180,22 @@ class Adapter(nn.Module):
         finally:
             self._scale = before
 
+    def _pre_hook(self) -> Any:
+        # a function, not a method: a copied denoiser would call a method of a copied adapter, attached to nothing
+        def before(denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            self._before(denoiser, args, kwargs)
+
+        vars(before)["adapter"] = self
+        return before
+
     def _before(self, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Encode the conditions of a call, once for all targets."""
-        if not self.enabled:
+        attachment = self._attachment
+        if not self.enabled or attachment is None:
             return
         if self._scale is None:
             raise InputError("the adapter has no guidance scale yet; set adapter.guidance_scale, or call the pipeline")
-        attachment, call = self._attachment, read_call(denoiser, args, kwargs)
-        assert attachment is not None
+        call = read_call(denoiser, args, kwargs, attachment.names)
         latents = call.tensors[call.latents]
         if self.encoder.scale.weight.device != latents.device:
             self.to(latents.device)
@@ -188,13 +203,15 @@ class Adapter(nn.Module):
         if call.rows % scale.shape[0]:
             raise InputError(f"{scale.shape[0]} guidance scales for {call.rows} images; give one, or one per image")
         scale = scale.repeat_interleave(call.rows // scale.shape[0])
-        parts = self.heads(self.encoder(scale, call.tensors)).chunk(len(self.shapes), dim=1)
-        attachment.modulations = dict(zip(self.shapes, parts, strict=True))
         attachment.strength = (scale - 1)[:, None]
+        modulations = self.heads(self.encoder(scale, call.tensors)).unflatten(1, (len(self.shapes), -1))
+        prepared = DESIGNS[self.config.design].prepare(modulations, attachment.strength[:, None])
+        parts = prepared.to(latents.dtype).unbind(1)
+        attachment.modulations = dict(zip(self.shapes, parts, strict=True))
         attachment.tokens = self._memory_of(call.tensors, parts[0])
 
     def _memory_of(self, tensors: dict[str, Tensor], like: Tensor) -> Tensor:
-        """Return keys and values [B, T, 2 * rank] of the first token sequence, shared by all cross-attention targets."""
+        """Return keys and values [B, T, 2 * rank] of the first token sequence, shared by all targets."""
         if self.memory is None:
             return like.new_zeros(like.shape[0], 0, like.shape[1])
         return self.memory(tensors[next(iter(self.spec.tokens))].to(self.memory.weight.dtype))
@@ -213,7 +230,7 @@ class Adapter(nn.Module):
         return change
 
     def __deepcopy__(self, memo: dict) -> "Adapter":
-        """Copy the weights, never the attachment: a copied model keeps its own hooks to the original adapter."""
+        """Copy the weights, never the attachment: a copied model shares the adapter of the original."""
         copy = Adapter(self.config, self.spec, dict(self.shapes))
         copy.load_state_dict(self.state_dict())
         copy.trained = dict(self.trained)
@@ -221,3 +238,8 @@ class Adapter(nn.Module):
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Tell whether `module.compile()` or `torch.compile(module)` has been called."""
+    return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")

@@ -17,7 +17,7 @@ QUERIES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionSpec:
-    """The conditions of a denoiser by argument name: token sequences and vectors with their width, labels with their count."""
+    """A denoiser's conditions by argument name: tokens and vectors with their width, labels with their count."""
 
     tokens: dict[str, int]
     vectors: dict[str, int]
@@ -30,7 +30,12 @@ class ConditionSpec:
         """Read the conditions off a call at the first, noisiest step. Raises ModelError for labels of unknown count."""
         tokens, vectors, labels = {}, {}, {}
         for name, value in call.tensors.items():
-            if name in (call.latents, call.timestep) or "mask" in name or value.dim() == 0 or value.shape[0] != call.rows:
+            if (
+                name in (call.latents, call.timestep)
+                or "mask" in name
+                or value.dim() == 0
+                or value.shape[0] != call.rows
+            ):
                 continue
             if value.dim() == 3 and value.is_floating_point():
                 tokens[name] = value.shape[2]
@@ -38,7 +43,11 @@ class ConditionSpec:
                 vectors[name] = value.shape[1]
             elif value.dim() == 1 and not value.is_floating_point():
                 labels[name] = label_count(denoiser, name)
-        largest = float(call.tensors[call.timestep].float().max()) if call.tensors[call.timestep].device.type != "meta" else 1000
+        largest = (
+            float(call.tensors[call.timestep].float().max())
+            if call.tensors[call.timestep].device.type != "meta"
+            else 1000
+        )
         scale = 1.0 if largest > 1 else 1000.0
         return cls(tokens=tokens, vectors=vectors, labels=labels, timestep=call.timestep, timestep_scale=scale)
 
@@ -52,7 +61,9 @@ def label_count(denoiser: nn.Module, name: str) -> int:
     for key in ("num_class_embeds", "num_embeds_ada_norm"):
         if config.get(key):
             return config[key] + 1
-    raise ModelError(f"{type(denoiser).__name__} receives labels in {name} but its config does not say how many there are")
+    raise ModelError(
+        f"{type(denoiser).__name__} receives labels in {name} but its config does not say how many there are"
+    )
 
 
 def scale_code(guidance_scale: Tensor) -> Tensor:
@@ -60,7 +71,9 @@ def scale_code(guidance_scale: Tensor) -> Tensor:
     u = guidance_scale.float().clamp(min=0.1).log()
     waves = torch.arange(1, SCALE_FEATURES // 2, device=u.device) * (math.pi / 4)
     angles = u[:, None] * waves
-    return torch.cat([u[:, None], 1 / guidance_scale.float().clamp(min=0.1)[:, None], angles.sin(), angles.cos()], dim=1)
+    return torch.cat(
+        [u[:, None], 1 / guidance_scale.float().clamp(min=0.1)[:, None], angles.sin(), angles.cos()], dim=1
+    )
 
 
 def time_code(timestep: Tensor) -> Tensor:
@@ -69,6 +82,15 @@ def time_code(timestep: Tensor) -> Tensor:
     waves = torch.exp(-math.log(10_000) * torch.arange(half, device=timestep.device) / half)
     angles = timestep.float()[:, None] * waves
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def compressed(vector: Tensor) -> Tensor:
+    """Bring embeddings of around 1 and sizes of thousands of pixels to one order of magnitude, and keep their order.
+
+    A layer norm would not do: it makes an image size the same at every resolution, and a constant vector zero.
+    """
+    vector = vector.float()
+    return vector.sign() * vector.abs().log1p()
 
 
 class TokenPool(nn.Module):
@@ -98,7 +120,7 @@ class ConditionEncoder(nn.Module):
         self.scale = nn.Linear(SCALE_FEATURES, width)
         self.time = nn.Linear(TIME_FEATURES, width)
         self.pools = nn.ModuleList(TokenPool(dim, width) for dim in spec.tokens.values())
-        self.vectors = nn.ModuleList(nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width)) for dim in spec.vectors.values())
+        self.vectors = nn.ModuleList(nn.Linear(dim, width) for dim in spec.vectors.values())
         self.labels = nn.ModuleList(nn.Embedding(count, width) for count in spec.labels.values())
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
@@ -109,7 +131,7 @@ class ConditionEncoder(nn.Module):
         for pool, name in zip(self.pools, self.spec.tokens, strict=True):
             code = code + pool(tensors[name].to(dtype), mask_of(name, tensors))
         for vector, name in zip(self.vectors, self.spec.vectors, strict=True):
-            code = code + vector(tensors[name].to(dtype))
+            code = code + vector(compressed(tensors[name]).to(dtype))
         for label, name in zip(self.labels, self.spec.labels, strict=True):
             code = code + label(tensors[name])
         return self.mix(code)
@@ -118,5 +140,7 @@ class ConditionEncoder(nn.Module):
 def mask_of(name: str, tensors: dict[str, Tensor]) -> Tensor | None:
     """Return the attention mask [B, T] that goes with a token sequence, if the denoiser was given one."""
     stem = name.removesuffix("_hidden_states")
-    mask = next((tensors[key] for key in (f"{stem}_attention_mask", f"{name}_mask", f"{stem}_mask") if key in tensors), None)
+    mask = next(
+        (tensors[key] for key in (f"{stem}_attention_mask", f"{name}_mask", f"{stem}_mask") if key in tensors), None
+    )
     return mask if mask is not None and mask.dim() == 2 and mask.shape[1] == tensors[name].shape[1] else None

@@ -1,13 +1,12 @@
 """Adapters on disk and on the Hub: config.json, model.safetensors and a README.md; never a pickle."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -87,18 +86,27 @@ def model_card(adapter: Adapter, name: str) -> str:
 
 
 def save_pretrained(adapter: Adapter, folder: str | Path, *, dtype: torch.dtype | None = None, name: str = "") -> Path:
-    """Write an adapter to a folder; every file is there completely or not at all."""
-    folder = Path(folder)
+    """Write an adapter to a folder; every file is there completely or not at all. Raises InputError if it cannot be."""
+    try:
+        return write_files(adapter, Path(folder), dtype=dtype, name=name)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot write an adapter to {folder}: {error}; make room, or give another folder") from error
+
+
+def write_files(adapter: Adapter, folder: Path, *, dtype: torch.dtype | None, name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in adapter.state_dict().items()}
     partial = folder / f"{WEIGHTS}.partial"
     save_file(weights, partial, metadata={"format": "pt"})
-    os.replace(partial, folder / WEIGHTS)
-    texts = {"config.json": json.dumps(describe(adapter), indent=2) + "\n", "README.md": model_card(adapter, name or folder.name)}
+    partial.replace(folder / WEIGHTS)
+    texts = {
+        "config.json": json.dumps(describe(adapter), indent=2) + "\n",
+        "README.md": model_card(adapter, name or folder.name),
+    }
     for file, text in texts.items():
         partial = folder / f"{file}.partial"
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, folder / file)
+        partial.replace(folder / file)
     return folder
 
 
@@ -108,7 +116,9 @@ def find_folder(source: str | Path) -> Path:
     if (folder / "config.json").exists():
         return folder
     if folder.exists():
-        raise InputError(f"{folder} holds no adapter: there is no config.json; give the folder that save_pretrained wrote")
+        raise InputError(
+            f"{folder} holds no adapter: there is no config.json; give the folder that save_pretrained wrote"
+        )
     try:
         return Path(snapshot_download(str(source), allow_patterns=["config.json", WEIGHTS]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -122,17 +132,21 @@ def from_pretrained(source: str | Path) -> Adapter:
     try:
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if described["format"] != FORMAT:
-            raise ModelError(f"{folder} has adapter format {described['format']}, this guidefold reads {FORMAT}; upgrade guidefold")
+            raise ModelError(
+                f"{folder} has adapter format {described['format']}, this guidefold reads {FORMAT}; upgrade guidefold"
+            )
         shapes = {key: (shape[0], shape[1]) for key, shape in described["shapes"].items()}
         adapter = Adapter(AdapterConfig.from_dict(described["adapter"]), ConditionSpec(**described["spec"]), shapes)
         adapter.trained = described["trained"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{folder / 'config.json'} describes no adapter ({error}); save the adapter again") from error
     try:
         adapter.load_state_dict({key: value.float() for key, value in load_file(folder / WEIGHTS).items()})
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"{folder / WEIGHTS} is missing or damaged ({reason}); fetch or save the adapter again") from error
+        raise ModelError(
+            f"{folder / WEIGHTS} is missing or damaged ({reason}); fetch or save the adapter again"
+        ) from error
     return adapter.eval()
 
 

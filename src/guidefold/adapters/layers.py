@@ -2,8 +2,9 @@
 
 Every layer is called as `layer(inputs, output, modulation, strength, tokens)` and returns the changed output:
 `inputs` [B', ..., D_in] and `output` [B', ..., D_out] are the target's own, `modulation` [B, M] comes from the shared
-condition encoder, `strength` [B, 1] is `guidance_scale - 1`. B' is a multiple of B where a target sees frames or
-pixels as its batch. At strength 0 the output is returned unchanged, bit for bit; so it is at initialisation.
+condition encoder through `prepare`, `strength` [B, 1] is `guidance_scale - 1`. B' is a multiple of B where a target
+sees frames or pixels as its batch. At strength 0 the output is returned unchanged, bit for bit;
+so it is at initialisation.
 """
 
 from typing import ClassVar
@@ -18,7 +19,9 @@ def rows_like(values: Tensor, reference: Tensor) -> Tensor:
     """Repeat values [B, ...] to the batch of `reference` [B * k, ...]."""
     repeats, rest = divmod(reference.shape[0], values.shape[0])
     if rest:
-        raise ModelError(f"{values.shape[0]} guidance scales for a batch of {reference.shape[0]}; give one, or one per image")
+        raise ModelError(
+            f"{values.shape[0]} guidance scales for a batch of {reference.shape[0]}; give one, or one per image"
+        )
     return values if repeats == 1 else values.repeat_interleave(repeats, dim=0)
 
 
@@ -56,6 +59,11 @@ class Layer(nn.Module):
         """Return how many numbers the layer wants from the condition encoder."""
         return rank
 
+    @staticmethod
+    def prepare(modulation: Tensor, strength: Tensor) -> Tensor:
+        """Work out for all N targets at once, [B, N, M] and [B, 1, 1], what does not depend on their tokens."""
+        return modulation
+
 
 class LowRank(Layer):
     """A modulated low-rank update of a linear layer: y + (s - 1) B (g(conditions) * A x)."""
@@ -66,9 +74,16 @@ class LowRank(Layer):
         super().__init__(d_in, d_out, rank)
         self.down = nn.Parameter(torch.randn(rank, d_in) * d_in**-0.5)
 
+    @staticmethod
+    def prepare(modulation: Tensor, strength: Tensor) -> Tensor:
+        return (1 + modulation) * strength
+
     def forward(self, inputs: Tensor, output: Tensor, modulation: Tensor, strength: Tensor, tokens: Tensor) -> Tensor:
-        hidden = linear(inputs, self.down)
-        return add_product(output, hidden * spread((1 + modulation) * strength, hidden), self.up)
+        # [rank, rows]: CPUs are slower at the product that has [rows, rank], by up to a half
+        hidden = self.down.to(inputs.dtype) @ inputs.reshape(-1, inputs.shape[-1]).t()
+        gates = rows_like(modulation, inputs).to(hidden.dtype).t()[..., None]
+        hidden = (hidden.reshape(*gates.shape[:2], -1) * gates).flatten(1)
+        return add_product(output, hidden.t(), self.up)
 
 
 class Bottleneck(Layer):
@@ -92,9 +107,12 @@ class Bottleneck(Layer):
 class Offset(Layer):
     """The paper's offset: one vector made of the conditions is added to every token (2503.07274, section 4)."""
 
+    @staticmethod
+    def prepare(modulation: Tensor, strength: Tensor) -> Tensor:
+        return nn.functional.gelu(modulation) * strength
+
     def forward(self, inputs: Tensor, output: Tensor, modulation: Tensor, strength: Tensor, tokens: Tensor) -> Tensor:
-        offset = linear(nn.functional.gelu(modulation) * strength.to(modulation.dtype), self.up)
-        return output + spread(offset, output)
+        return output + spread(linear(modulation, self.up), output)
 
 
 class CrossAttention(Layer):
@@ -110,8 +128,10 @@ class CrossAttention(Layer):
 
     def forward(self, inputs: Tensor, output: Tensor, modulation: Tensor, strength: Tensor, tokens: Tensor) -> Tensor:
         query = linear(inputs, self.down)
-        # the encoder's code is one more token, so that scale and timestep are seen without any other condition
-        memory = torch.cat([tokens, modulation[:, None].to(tokens.dtype)], dim=1)
+        # the encoder's code is one more token, so that scale and timestep are seen without any other condition;
+        # the last one is zero: with the code alone to look at, queries would have no choice and learn nothing
+        code = modulation[:, None].to(tokens.dtype)
+        memory = torch.cat([tokens, code, torch.zeros_like(code)], dim=1)
         keys, values = rows_like(memory, query).to(query.dtype).chunk(2, dim=-1)
         hidden = nn.functional.scaled_dot_product_attention(query[:, None], keys[:, None], values[:, None])[:, 0]
         return add_product(output, hidden * spread(strength, hidden), self.up)

@@ -25,7 +25,7 @@ def at_least_off(scale: Any) -> Any:
     if isinstance(scale, (int, float)):
         return max(scale, OFF)
     if isinstance(scale, (list, tuple)):
-        return [max(one, OFF) for one in scale]
+        return [at_least_off(one) for one in scale]
     return scale.clamp(min=OFF) if isinstance(scale, torch.Tensor) else scale
 
 
@@ -38,12 +38,15 @@ def fold(pipe: Any, adapter: "Adapter") -> None:
 
     @functools.wraps(original.__call__)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not adapter.enabled:
+        # a copy of the pipeline outlives the attachment
+        if not (adapter.enabled and adapter.attached):
             return original.__call__(self, *args, **kwargs)
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
-        if bound.arguments.get("negative_prompt"):
-            warnings.warn("this adapter was trained without negative prompts; negative_prompt is ignored", stacklevel=2)
+        for negative in ("negative_prompt", "negative_prompt_embeds"):
+            value = bound.arguments.get(negative)
+            if value is not None and len(value):
+                warnings.warn(f"this adapter was trained without negative prompts; {negative} is ignored", stacklevel=2)
         with adapter.at(at_least_off(bound.arguments[name])):
             bound.arguments[name] = OFF
             return original.__call__(*bound.args, **bound.kwargs)

@@ -15,7 +15,9 @@ def is_linear(module: nn.Module) -> bool:
 
 def attentions(denoiser: nn.Module) -> dict[str, nn.Module]:
     """Return every attention module by name: whatever makes queries with a linear layer."""
-    return {name: module for name, module in denoiser.named_modules() if is_linear(getattr(module, "to_q", nn.Identity()))}
+    return {
+        name: module for name, module in denoiser.named_modules() if is_linear(getattr(module, "to_q", nn.Identity()))
+    }
 
 
 def is_list(denoiser: nn.Module, name: str) -> bool:
@@ -32,9 +34,16 @@ def block_linears(denoiser: nn.Module) -> dict[str, nn.Module]:
     for block in blocks:
         for name, module in denoiser.get_submodule(block).named_modules(prefix=block):
             inside_linear = any(name.startswith(f"{other}.") for other in found)
-            if is_linear(module) and not inside_linear and not re.search(r"norm|\bada", name.removeprefix(block)):
+            modulates = re.search(r"norm|\bada", name.removeprefix(block))
+            if is_linear(module) and not inside_linear and not modulates and not is_dropped(denoiser, name):
                 found[name] = module
     return found
+
+
+def is_dropped(denoiser: nn.Module, name: str) -> bool:
+    """Tell whether a layer makes queries of text for a joint attention that drops the text's answer: the last one."""
+    parent, _, leaf = name.rpartition(".")
+    return leaf == "add_q_proj" and getattr(denoiser.get_submodule(parent), "to_add_out", None) is None
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -50,7 +59,9 @@ def find_targets(denoiser: nn.Module, *, linears: bool, target_modules: tuple[st
     if target_modules is None:
         found = block_linears(denoiser) if linears else attentions(denoiser)
         if not found:
-            raise ModelError(f"{type(denoiser).__name__} has no attention blocks to adapt; name layers with target_modules")
+            raise ModelError(
+                f"{type(denoiser).__name__} has no attention blocks to adapt; name layers with target_modules"
+            )
         return found
     try:
         chosen = {name: module for name, module in denoiser.named_modules() if matches(name, target_modules)}
@@ -59,7 +70,9 @@ def find_targets(denoiser: nn.Module, *, linears: bool, target_modules: tuple[st
     kind = is_linear if linears else (lambda module: is_linear(getattr(module, "to_q", nn.Identity())))
     found = {name: module for name, module in chosen.items() if kind(module)}
     if not chosen:
-        raise ModelError(f"target_modules {list(target_modules)} match nothing in {type(denoiser).__name__}; {hint(denoiser)}")
+        raise ModelError(
+            f"target_modules {list(target_modules)} match nothing in {type(denoiser).__name__}; {hint(denoiser)}"
+        )
     if not found:
         wanted = "linear layers" if linears else "attention modules"
         name, module = next(iter(chosen.items()))

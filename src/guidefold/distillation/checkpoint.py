@@ -1,7 +1,6 @@
 """Checkpoints: adapter, averaged weights and optimizer in one safetensors file, written in one piece."""
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def save_checkpoint(
     partial = folder / f"{NAME}.partial"
     try:
         save_file(tensors, partial, metadata={"progress": json.dumps(progress)})
-        os.replace(partial, folder / NAME)
+        partial.replace(folder / NAME)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise TrainingError(
@@ -51,17 +50,24 @@ def load_checkpoint(
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
             progress = json.loads(file.metadata()["progress"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"{path} is damaged ({error}); delete it to start this run again") from error
+        restore(tensors, adapter, average, optimizer)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise TrainingError(f"{path} is damaged ({reason}); delete it to start this run again") from error
+    return progress
+
+
+def restore(tensors: dict[str, Tensor], adapter: Adapter, average: Average, optimizer: torch.optim.Optimizer) -> None:
+    """Copy a checkpoint's tensors to where they belong."""
     average.copy(part(tensors, "adapter"), adapter)
-    for name, value in part(tensors, "average").items():
-        average.values[name].copy_(value)
+    saved = part(tensors, "average")
+    for name, value in average.values.items():
+        value.copy_(saved[name])
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in part(tensors, "optimizer").items():
         index, _, field = name.partition(".")
         state.setdefault(int(index), {})[field] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return progress
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

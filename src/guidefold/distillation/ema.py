@@ -18,7 +18,8 @@ class Average:
     def update(self, module: nn.Module, step: int) -> None:
         """Blend in the parameters after optimizer step `step`, counted from 0."""
         keep = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.values.values()), [value.detach() for value in module.parameters()], 1 - keep)
+        own = [value.detach() for value in module.parameters()]
+        torch._foreach_lerp_(list(self.values.values()), own, 1 - keep)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:

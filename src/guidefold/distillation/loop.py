@@ -2,7 +2,8 @@
 
 import json
 import math
-import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor, nn
+from torch import nn
 
 from guidefold.adapters.hub import save_pretrained
 from guidefold.config import TrainConfig
 from guidefold.distillation.checkpoint import load_checkpoint, save_checkpoint
 from guidefold.distillation.ema import Average
+from guidefold.distillation.losses import guidance_energy, guidance_loss
 from guidefold.distillation.states import Source
 from guidefold.distillation.student import Student, energies
 from guidefold.errors import TrainingError
@@ -42,14 +44,20 @@ class Best:
     step: int = 0
     recovered: float = -math.inf
     best_step: int = 0
+    row: dict[str, Any] | None = None  # the log's line of a step that was taken, but not yet validated and logged
+
+    @property
+    def logged(self) -> int:
+        return self.step if self.row is None else self.step - 1
 
     def to_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "recovered": None if self.best_step == 0 else self.recovered, "best_step": self.best_step}
+        recovered = None if self.best_step == 0 else self.recovered
+        return {"step": self.step, "recovered": recovered, "best_step": self.best_step, "row": self.row}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Best":
         recovered = values["recovered"]
-        return cls(values["step"], -math.inf if recovered is None else recovered, values["best_step"])
+        return cls(values["step"], -math.inf if recovered is None else recovered, values["best_step"], values["row"])
 
 
 class Loop:
@@ -78,59 +86,81 @@ class Loop:
             self.accelerator.init_trackers("guidefold", config={k: str(v) for k, v in config.to_dict().items()})
 
     def run(self) -> Best:
-        """Train to the last step; Ctrl-C keeps what was learnt. Raises TrainingError when the loss is not finite."""
-        rewind_log(self.folder / LOG, self.best.step)
-        steps = self.config.steps
-        with progress("Training", steps, self.best.step) as bar, (self.folder / LOG).open("a", encoding="utf-8") as log:
-            try:
-                while self.best.step < steps:
-                    row = self.step(self.best.step)
-                    self.best.step += 1
-                    row |= self.housekeeping()
-                    log.write(json.dumps(row) + "\n")
-                    log.flush()
-                    bar.advance(text=f"loss {row['loss']:.3f}")
-                    if self.config.tracker:
-                        self.accelerator.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
-            except KeyboardInterrupt:
-                self.save()
-                raise
+        """Train to the last step; Ctrl-C keeps what was learnt. Raises TrainingError for a loss that is not finite."""
+        if self.accelerator.is_main_process:
+            rewind_log(self.folder / LOG, self.best.logged)
+        try:
+            with progress("Training", self.config.steps, self.best.logged) as bar:
+                while self.best.logged < self.config.steps:
+                    bar.advance(text=f"loss {self.advance():.3f}")
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        finally:
+            if self.config.tracker:
+                self.accelerator.end_training()
         self.finish()
         return self.best
 
-    def housekeeping(self) -> dict[str, float]:
-        """Validate and save when it is time."""
-        step, last, row = self.best.step, self.best.step == self.config.steps, {}
-        if step % self.config.validate_every == 0 or last:
-            row = self.validate()
-        if step % self.config.checkpoint_every == 0 or last:
+    def advance(self) -> float:
+        """Take a step, validate, log and save when it is time; what was interrupted halfway is gone on with."""
+        row = self.best.row or self.step(self.best.step)
+        if self.due(self.config.validate_every):
+            row = row | self.validate()
+        with held_back():
+            self.log(row)
+            self.best.row = None
+        if self.due(self.config.checkpoint_every):
             self.save()
-        return row
+        return row["loss"]
+
+    def due(self, every: int) -> bool:
+        return self.best.step % every == 0 or self.best.step == self.config.steps
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Add a line to the log. Raises TrainingError if the disk is full."""
+        if not self.accelerator.is_main_process:
+            return
+        try:
+            with (self.folder / LOG).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {self.folder / LOG}: {error.strerror}; make room and run again"
+            ) from error
+        if self.config.tracker:
+            self.accelerator.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])
 
     def step(self, step: int) -> dict[str, Any]:
         """Take one optimizer step and return its line of the log."""
         rate = learning_rate(self.config, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        states, parts = self.mine(self.source.batch(step)), self.config.accumulation
-        total = 0.0
+        batch, parts = self.source.batch(step), self.config.accumulation
+        whole = guidance_energy(batch["pred_cond"], batch["pred_guided"], batch["guidance_scale"])
+        # processes average their gradients, so that each asks for as many times its share
+        whole, states, total = float(whole) / self.accelerator.num_processes, self.mine(batch), 0.0
         for part in range(parts):
             chunk = {name: value[part::parts] for name, value in states.items()}
             held = self.accelerator.no_sync(self.model) if part + 1 < parts else nullcontext()
             with held, self.accelerator.autocast():
-                loss = loss_of(self.model, chunk) / parts
+                loss = guidance_loss(self.model(chunk), chunk["pred_guided"], chunk["guidance_scale"], whole)
                 self.accelerator.backward(loss)
             total += float(loss.detach())
         if not math.isfinite(total):
             raise TrainingError(
-                f"the loss is {total} at step {step}; the checkpoint in {self.folder} is kept: delete the folder and train with a "
-                f"learning_rate below {self.config.learning_rate:g}" + (", or mixed_precision bf16" if self.config.mixed_precision == "fp16" else "")
+                f"the loss is {total} at step {step}; the checkpoint in {self.folder} is kept: "
+                f"delete the folder and train with a learning_rate below {self.config.learning_rate:g}"
+                + (", or mixed_precision bf16" if self.config.mixed_precision == "fp16" else "")
             )
         norm = self.accelerator.clip_grad_norm_(self.adapter.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.average.update(self.adapter, step)
-        return {"step": step, "loss": total, "learning_rate": rate, "grad_norm": float(norm) if norm is not None else 0.0}
+        row = {"step": step, "loss": total, "learning_rate": rate, "grad_norm": float(norm or 0.0)}
+        with held_back():
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.average.update(self.adapter, step)
+            self.best.step, self.best.row = step + 1, row
+        return row
 
     def mine(self, states: States) -> States:
         """Return this process's share of a batch, on its device."""
@@ -149,8 +179,8 @@ class Loop:
                 return {}
             recovered = 1 - missed / whole
             if recovered > self.best.recovered:
-                self.best.recovered, self.best.best_step = recovered, self.best.step
                 self.write("best", recovered)
+                self.best.recovered, self.best.best_step = recovered, self.best.step
         return {"validation": recovered}
 
     def write(self, name: str, recovered: float | None) -> None:
@@ -169,19 +199,26 @@ class Loop:
         self.write("last", None)
         if not self.best.best_step:
             self.write("best", None)
-        if self.config.tracker:
-            self.accelerator.end_training()
 
 
-def loss_of(model: nn.Module, states: States) -> Tensor:
-    """Return the loss through whatever accelerate wrapped the student in."""
-    from guidefold.distillation.losses import guidance_loss
-
-    return guidance_loss(model(states), states["pred_guided"], states["pred_cond"], states["guidance_scale"])
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let Ctrl-C wait: weights, average and step are never left at odds."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt
 
 
 def parameter_device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
+    return next(iter(module.parameters())).device
 
 
 def rewind_log(path: Path, step: int) -> None:
@@ -191,7 +228,7 @@ def rewind_log(path: Path, step: int) -> None:
     rows = [line for line in path.read_text(encoding="utf-8").splitlines() if is_before(line, step)]
     partial = path.with_suffix(".partial")
     partial.write_text("".join(f"{line}\n" for line in rows), encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def is_before(line: str, step: int) -> bool:
@@ -205,7 +242,8 @@ def is_before(line: str, step: int) -> bool:
 @contextmanager
 def frozen(denoiser: Any, *, gradient_checkpointing: bool) -> Iterator[None]:
     """Freeze a denoiser for a while, and leave it as it was."""
-    training, needed = denoiser.training, {name for name, value in denoiser.named_parameters() if value.requires_grad}
+    training = {name: module.training for name, module in denoiser.named_modules()}
+    needed = {name for name, value in denoiser.named_parameters() if value.requires_grad}
     was_checkpointing = getattr(denoiser, "is_gradient_checkpointing", False)
     denoiser.eval().requires_grad_(False)
     if gradient_checkpointing and not was_checkpointing:
@@ -215,6 +253,7 @@ def frozen(denoiser: Any, *, gradient_checkpointing: bool) -> Iterator[None]:
     finally:
         if gradient_checkpointing and not was_checkpointing:
             denoiser.disable_gradient_checkpointing()
-        denoiser.train(training)
+        for name, module in denoiser.named_modules():
+            module.training = training.get(name, module.training)
         for name, value in denoiser.named_parameters():
             value.requires_grad_(name in needed)

@@ -1,9 +1,8 @@
 """Record, train, distill: a run from pipeline to adapter, resumable at any point."""
 
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,9 @@ def as_conditions(conditions: Conditions) -> list[str]:
     return read_conditions(conditions) if isinstance(conditions, (str, Path)) else list(conditions)
 
 
-def record(pipe: Any, conditions: Conditions, output: str | Path, config: TrajectoryConfig | None = None, **arguments: Any) -> Store:
+def record(
+    pipe: Any, conditions: Conditions, output: str | Path, config: TrajectoryConfig | None = None, **arguments: Any
+) -> Store:
     """Record guided trajectories of a pipeline into a store; an interrupted recording goes on where it stopped.
 
     `arguments` go to the pipeline's call, such as `height=512`. Raises InputError, ModelError or StoreError.
@@ -64,6 +65,8 @@ def train(
     resumes from. The pipeline is left as it was.
     """
     config, trajectory = config or TrainConfig(), trajectory or TrajectoryConfig()
+    if config.tracker and find_spec(config.tracker) is None:
+        raise InputError(f"tracker is {config.tracker} but it is not installed; install it, or leave tracker out")
     denoiser = find_denoiser(pipe)
     source = open_source(pipe, store, conditions, config, trajectory)
     drawn = Store.open(store).config if store is not None and config.source == "recorded" else trajectory
@@ -72,7 +75,7 @@ def train(
     student = Student(denoiser, Adapter.build(denoiser, source.spec, adapter), source.static)
     student.adapter.check(denoiser)
     settings = {"adapter": student.adapter.config, "train": config, "trajectory": drawn}
-    claim(folder, settings, fingerprint(denoiser))
+    claim(folder, settings, {"model": fingerprint(denoiser), "data": source.identity})
     student.adapter.trained = origin(pipe, config, drawn)
     student.adapter.attach(denoiser)
     try:
@@ -86,12 +89,18 @@ def train(
 
 
 def open_source(
-    pipe: Any, store: str | Path | None, conditions: Conditions | None, config: TrainConfig, trajectory: TrajectoryConfig
+    pipe: Any,
+    store: str | Path | None,
+    conditions: Conditions | None,
+    config: TrainConfig,
+    trajectory: TrajectoryConfig,
 ) -> Source:
     """Return where states come from, checked against the pipeline."""
     if config.source == "online":
         if conditions is None:
-            raise InputError("source is online but there are no conditions; give prompts, or source recorded and a store")
+            raise InputError(
+                "source is online but there are no conditions; give prompts, or source recorded and a store"
+            )
         return OnlineStates(pipe, as_conditions(conditions), trajectory, config)
     if store is None:
         raise InputError("source is recorded but there is no store; record one first, or choose source online")
@@ -109,24 +118,34 @@ def origin(pipe: Any, config: TrainConfig, trajectory: TrajectoryConfig) -> dict
     return {"base": base, "base_fingerprint": fingerprint(denoiser), "source": config.source, **scales}
 
 
-def claim(folder: Path, settings: dict[str, Config], model: str) -> None:
-    """Make a folder a run's own, or find that it is this run's already. Raises TrainingError for another run's folder."""
-    wanted = {name: config.to_dict() for name, config in settings.items()} | {"model": model}
+def claim(folder: Path, settings: dict[str, Config], identities: dict[str, str]) -> None:
+    """Make a folder a run's own, or find that it is this run's already. Raises TrainingError for another run's."""
+    wanted = {name: config.to_dict() for name, config in settings.items()} | identities
     path = folder / "run.json"
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise TrainingError(f"{path} is damaged ({error}); give another output folder") from error
         for group, values in wanted.items():
             for key, value in values.items() if isinstance(values, dict) else [(group, values)]:
                 before = found.get(group, {}).get(key) if isinstance(values, dict) else found.get(group)
                 if before != value:
-                    raise TrainingError(f"{folder} holds a run with {key} {before!r}, not {value!r}; give another output folder")
+                    raise TrainingError(
+                        f"{folder} holds a run with {key} {before!r}, not {value!r}; give another output folder"
+                    )
         return
-    if folder.exists() and any(path.name != "store" for path in folder.iterdir()):
+    if folder.exists() and any(not is_ours(path.name) for path in folder.iterdir()):
         raise TrainingError(f"{folder} is not empty and holds no run; give another output folder")
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "run.json.partial"
     partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
+
+
+def is_ours(name: str) -> bool:
+    """Tell whether a file may lie where a run starts: a store made before, or what a killed process left."""
+    return name == "store" or name.endswith(".partial")
 
 
 def distill(
@@ -138,32 +157,10 @@ def distill(
     trajectory: TrajectoryConfig | None = None,
     config: TrainConfig | None = None,
 ) -> Adapter:
-    """Record if the source is recorded, then train; resumable, and the same call continues. Returns the best adapter."""
+    """Record if the source is recorded, then train; the same call resumes. Returns the best adapter."""
     config = config or TrainConfig()
     prompts = as_conditions(conditions)
     store = Path(output) / "store" if config.source == "recorded" else None
     if store is not None:
         record(pipe, prompts, store, trajectory)
     return train(pipe, output, store=store, conditions=prompts, adapter=adapter, config=config, trajectory=trajectory)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What a run will cost."""
-
-    teacher_passes: int
-    student_passes: int
-    store_bytes: int
-
-    def to_dict(self) -> dict[str, int]:
-        return asdict(self)
-
-
-def recording_cost(recorder: Recorder) -> Cost:
-    """Return the cost of a recording, from the shapes of two trial trajectories."""
-    config = recorder.config
-    trial = recorder.shard([0])
-    per_state = sum(value[0].numel() * value.element_size() for name, value in trial.items() if not name.startswith("trajectory."))
-    shared = sum(value[0].numel() * value.element_size() for name, value in trial.items() if name.startswith("trajectory."))
-    passes = config.trajectories * (2 * config.sampling_steps + config.keep)
-    return Cost(teacher_passes=passes, student_passes=0, store_bytes=config.trajectories * (config.keep * per_state + shared))

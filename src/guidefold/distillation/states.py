@@ -1,5 +1,7 @@
 """The two sources of states: recorded in a store, or made on the fly by the teacher; training does not care which."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -9,6 +11,7 @@ import torch
 from guidefold.adapters import Adapter, ConditionSpec
 from guidefold.config import TrainConfig, TrajectoryConfig
 from guidefold.errors import InputError
+from guidefold.trajectories.conditions import hashed
 from guidefold.trajectories.dataset import StateSet, batch_indices, split
 from guidefold.trajectories.recorder import Recorder, States
 from guidefold.trajectories.store import Store
@@ -22,6 +25,7 @@ class Source(Protocol):
 
     static: dict[str, Any]
     spec: ConditionSpec
+    identity: str
 
     def batch(self, step: int) -> States:
         """Return the states of an optimizer step, a pure function of (seed, step)."""
@@ -37,6 +41,7 @@ class RecordedStates:
 
     def __init__(self, store: Store, config: TrainConfig) -> None:
         self.config = config
+        self.identity = store.identity[:16]
         self.static = store.header["static"]
         self.spec = ConditionSpec(**store.header["spec"])
         self.training, self.held_out = split(store, config.validation)
@@ -62,10 +67,10 @@ class OnlineStates:
     a pure function of (seed, step): a resumed run makes the same sets again.
     """
 
-    def __init__(
-        self, pipe: Any, conditions: Sequence[str], trajectory: TrajectoryConfig, config: TrainConfig
-    ) -> None:
-        order = torch.randperm(len(conditions), generator=torch.Generator().manual_seed(config.seed)).tolist()
+    def __init__(self, pipe: Any, conditions: Sequence[str], trajectory: TrajectoryConfig, config: TrainConfig) -> None:
+        order: list[int] = torch.randperm(
+            len(conditions), generator=torch.Generator().manual_seed(config.seed)
+        ).tolist()
         if config.validation >= len(conditions):
             raise InputError(
                 f"validation is {config.validation} of {len(conditions)} conditions; leave some to train on"
@@ -75,6 +80,7 @@ class OnlineStates:
         self.recorder = Recorder(pipe, [conditions[i] for i in kept], trajectory)
         self.judge = Recorder(pipe, [conditions[i] for i in held], trajectory) if held else None
         self.static, self.spec = self.recorder.static, self.recorder.spec
+        self.identity = hashlib.sha256(json.dumps(self.recorder.header(), sort_keys=True).encode()).hexdigest()[:16]
         self.adapter: Adapter | None = None
         self.make = lru_cache(maxsize=SETS_KEPT + 1)(self._make)
 
@@ -94,7 +100,7 @@ class OnlineStates:
         last = step // self.config.refresh_every
         sets = [self.make(number) for number in range(max(0, last - SETS_KEPT + 1), last + 1)]
         counts = [len(one["step"]) for one in sets]
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed(hashed(self.config.seed, "picks", step))
         picks = torch.randint(sum(counts), (self.config.batch_size,), generator=generator)
         owners = torch.bucketize(picks, torch.tensor(counts).cumsum(0), right=True)
         starts = torch.tensor([0, *counts]).cumsum(0)

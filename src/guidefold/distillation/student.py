@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from guidefold.adapters import Adapter
 from guidefold.denoiser import predict
-from guidefold.distillation.losses import guidance_loss
 from guidefold.trajectories.recorder import States, inputs_of
 
 
 class Student(nn.Module):
     """Predicts guided outputs in one pass; its only parameters are the adapter's."""
+
+    denoiser: nn.Module
 
     def __init__(self, denoiser: nn.Module, adapter: Adapter, static: dict[str, Any]) -> None:
         super().__init__()
@@ -24,10 +25,6 @@ class Student(nn.Module):
         """Return predictions [B, ...] at states."""
         with self.adapter.at(states["guidance_scale"]):
             return predict(self.denoiser, inputs_of(states), self.static)
-
-    def loss(self, states: States) -> Tensor:
-        """Return the loss over states, 1 for the bare model."""
-        return guidance_loss(self(states), states["pred_guided"], states["pred_cond"], states["guidance_scale"])
 
 
 @torch.no_grad()

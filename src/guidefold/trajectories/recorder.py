@@ -18,6 +18,8 @@ from guidefold.trajectories.conditions import Draw, draw, kept_steps
 
 States = dict[str, Tensor]
 
+DRAWN = ("prompt", "num_inference_steps", "generator", "output_type")
+
 
 def fingerprint(model: nn.Module) -> str:
     """Return a short hash of a model's weights, by name, shape and a sample of the values of each."""
@@ -26,6 +28,11 @@ def fingerprint(model: nn.Module) -> str:
         sample = value.detach().reshape(-1)[:: max(1, value.numel() // 64)].float().cpu()
         digest.update(f"{name}{tuple(value.shape)}".encode() + sample.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values as JSON gives them back; objects become the name of their type, the same in every process."""
+    return json.loads(json.dumps(values, default=lambda value: type(value).__name__))
 
 
 class Recorder:
@@ -40,8 +47,13 @@ class Recorder:
         self.pipe, self.conditions, self.config, self.arguments = pipe, conditions, config, arguments
         self.denoiser = find_denoiser(pipe)
         self.argument = guidance_argument(pipe)
-        if "prompt" not in inspect.signature(type(pipe).__call__).parameters:
+        known = inspect.signature(type(pipe).__call__).parameters
+        if "prompt" not in known:
             raise ModelError(f"{type(pipe).__name__}.__call__ takes no prompt; such pipelines cannot be recorded yet")
+        for name in arguments:
+            if name in (*DRAWN, self.argument) or name not in known:
+                why = "is drawn for each trajectory" if name in known else f"is none of {type(pipe).__name__}.__call__"
+                raise InputError(f"the argument {name} {why}; leave it out")
         self.static, self.spec, self.names = self._observe()
 
     def _observe(self) -> tuple[dict[str, Any], ConditionSpec, tuple[str, str]]:
@@ -52,14 +64,23 @@ class Recorder:
         alone = self._run(pair, 2, first.guidance_scale)
         error = (alone.received[0][0] - guided.received[0][0]).abs().max()
         if error > 1e-3 * alone.received[0].abs().max() and self.config.record_batch > 1:
-            raise ModelError(f"{type(self.pipe).__name__} computes guidance with one scale for a whole batch; set record_batch to 1")
+            raise ModelError(
+                f"{type(self.pipe).__name__} computes guidance with one scale for a whole batch; set record_batch to 1"
+            )
         call = bare.calls[0]
-        static = {name: value for name, value in call.static.items() if isinstance(value, (bool, int, float, str, type(None)))}
-        return static, ConditionSpec.observe(self.denoiser, call), (call.latents, call.timestep)
+        for name, value in call.static.items():
+            if not isinstance(value, (bool, int, float, str, type(None))):
+                kind = type(value).__name__
+                raise ModelError(f"the denoiser's argument {name} is a {kind}; such arguments cannot be recorded yet")
+        return call.static, ConditionSpec.observe(self.denoiser, call), (call.latents, call.timestep)
 
-    def _run(self, draws: list[Draw], steps: int, scale: float, answers: list[Tensor] | None = None, **tape: Any) -> Tape:
+    def _run(
+        self, draws: list[Draw], steps: int, scale: float, answers: list[Tensor] | None = None, **tape: Any
+    ) -> Tape:
         generators = [torch.Generator().manual_seed(one.seed) for one in draws]
-        call = dict(prompt=[one.prompt for one in draws], num_inference_steps=steps, generator=generators, output_type="latent")
+        call = dict(
+            prompt=[one.prompt for one in draws], num_inference_steps=steps, generator=generators, output_type="latent"
+        )
         call |= {self.argument: scale} | self.arguments
         with torch.no_grad(), taped(self.pipe, answers=answers, **tape) as record:
             self.pipe(**call)
@@ -70,12 +91,22 @@ class Recorder:
         guided = self._run(draws, steps, PerImageScale([one.guidance_scale for one in draws]))
         bare = self._run(draws, steps, OFF, answers=guided.received)
         name = type(self.pipe).__name__
+        if not all(one.isfinite().all() for one in guided.received):
+            raise ModelError(f"{name} predicts values that are not finite; load it in float32 or bfloat16")
         if guided.rows < 2 * bare.rows:
-            raise ModelError(f"{name} runs its denoiser once per step even with {self.argument} above 1; it has no guidance to fold")
+            raise ModelError(
+                f"{name} runs its denoiser once per step even with {self.argument} above 1; "
+                "it has no guidance to fold, or an adapter attached"
+            )
         if len(bare.calls) != len(guided.received):
-            raise ModelError(f"{name} calls its denoiser {len(bare.calls)} times in {len(guided.received)} steps without guidance")
+            raise ModelError(
+                f"{name} calls its denoiser {len(bare.calls)} times in {len(guided.received)} steps without guidance"
+            )
         if not all(torch.equal(a, b) for a, b in zip(bare.received, guided.received, strict=True)):
-            raise ModelError(f"{name} changes the denoiser's output on the way to its scheduler; such pipelines cannot be recorded yet")
+            raise ModelError(
+                f"{name} changes the denoiser's output on the way to its scheduler; "
+                "such pipelines cannot be recorded yet"
+            )
         return guided, bare
 
     def states(self, indices: Sequence[int], *, keep_all: bool = False) -> States:
@@ -117,11 +148,24 @@ class Recorder:
             "config": self.config.to_dict(),
             "model": fingerprint(self.denoiser),
             "pipeline": type(self.pipe).__name__,
+            "encoders": {name: fingerprint(module) for name, module in self._encoders().items()},
+            "scheduler": self._scheduler(),
+            "arguments": plain(self.arguments),
             "conditions": len(self.conditions),
             "conditions_sha256": prompts,
-            "static": json.loads(json.dumps(self.static)),
+            "static": plain(self.static),
             "spec": self.spec.to_dict(),
         }
+
+    def _encoders(self) -> dict[str, nn.Module]:
+        """Return what turns prompts into conditions."""
+        parts = {name: part for name, part in self.pipe.components.items() if isinstance(part, nn.Module)}
+        return {name: part for name, part in parts.items() if "encoder" in name}
+
+    def _scheduler(self) -> dict[str, Any]:
+        settings = plain(dict(self.pipe.scheduler.config))
+        known = {name: value for name, value in settings.items() if not name.startswith("_")}
+        return {"class": type(self.pipe.scheduler).__name__, **known}
 
     def batches(self, numbers: Sequence[int]) -> Iterator[list[int]]:
         """Split trajectories into the batches they are sampled in."""
@@ -145,4 +189,3 @@ class Recorder:
 def inputs_of(states: States) -> dict[str, Tensor]:
     """Return the denoiser's tensors among the keys of states."""
     return {name.removeprefix("call."): value for name, value in states.items() if name.startswith("call.")}
-

@@ -1,0 +1,87 @@
+"""Denoisers with published sizes and random weights, each with the conditional call of one sampling step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+from torch import Tensor, nn
+
+Call = dict[str, Any]
+Builder = Callable[[int], tuple[nn.Module, Call]]
+
+
+def unet_call(batch: int, size: int, tokens: int, width: int) -> Call:
+    return {
+        "sample": torch.randn(batch, 4, size, size),
+        "timestep": torch.tensor(801),
+        "encoder_hidden_states": torch.randn(batch, tokens, width),
+    }
+
+
+def demo(batch: int) -> tuple[nn.Module, Call]:
+    """The bundled teacher of `guidefold demo`."""
+    model = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(64, 160),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=(2, 5),
+        cross_attention_dim=192,
+        use_linear_projection=True,
+    )
+    return model, unet_call(batch, 16, 24, 192)
+
+
+def sd21(batch: int) -> tuple[nn.Module, Call]:
+    """Stable Diffusion 2.1, at 512 x 512 pixels."""
+    model = UNet2DConditionModel(
+        sample_size=64, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
+    )
+    return model, unet_call(batch, 64, 77, 1024)
+
+
+def sdxl(batch: int) -> tuple[nn.Module, Call]:
+    """Stable Diffusion XL, at 1024 x 1024 pixels."""
+    model = UNet2DConditionModel(
+        sample_size=128,
+        block_out_channels=(320, 640, 1280),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(5, 10, 20),
+        cross_attention_dim=2048,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
+    pooled = {"text_embeds": torch.randn(batch, 1280), "time_ids": torch.full((batch, 6), 1024.0)}
+    return model, unet_call(batch, 128, 77, 2048) | {"added_cond_kwargs": pooled}
+
+
+def dit(batch: int) -> tuple[nn.Module, Call]:
+    """DiT-XL/2, at 256 x 256 pixels."""
+    model = DiTTransformer2DModel(
+        num_layers=28, num_attention_heads=16, attention_head_dim=72, in_channels=4, out_channels=8, sample_size=32
+    )
+    call = {
+        "hidden_states": torch.randn(batch, 4, 32, 32),
+        "timestep": torch.full((batch,), 801),
+        "class_labels": torch.arange(batch),
+    }
+    return model, call
+
+
+BUILDERS: dict[str, Builder] = {"demo": demo, "sd21": sd21, "sdxl": sdxl, "dit": dit}
+
+
+def mapped(call: Call, change: Callable[[Tensor], Tensor]) -> Call:
+    """Return a call with each of its tensors changed."""
+    return {name: mapped(it, change) if isinstance(it, dict) else change(it) for name, it in call.items()}
+
+
+def doubled(call: Call) -> Call:
+    """Return the call of classifier-free guidance: each image twice. What the second condition is costs nothing."""
+    return mapped(call, lambda value: torch.cat([value, value]) if value.dim() else value)

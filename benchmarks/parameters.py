@@ -1,0 +1,51 @@
+"""Count what adapters of each design and rank add to Stable Diffusion 2.1 and XL, without any weights in memory."""
+
+import torch
+from torch import nn
+
+from common import RESULTS, provenance, save
+from denoisers import BUILDERS, Call
+from guidefold import ui
+from guidefold.adapters import Adapter, ConditionSpec
+from guidefold.adapters.layers import DESIGNS
+from guidefold.config import AdapterConfig
+from guidefold.denoiser import read_call
+
+DENOISERS = ("sd21", "sdxl")
+RANKS = (8, 16, 32)
+BOUND = 0.03
+
+
+def share(denoiser: nn.Module, call: Call, design: str, rank: int) -> dict[str, float]:
+    """Return how many parameters an adapter has, and what part of the denoiser's that is."""
+    spec = ConditionSpec.observe(denoiser, read_call(denoiser, (), call))
+    adapter = Adapter.build(denoiser, spec, AdapterConfig(design=design, rank=rank))  # pyright: ignore[reportArgumentType]
+    count, base = adapter.parameter_count(), sum(parameter.numel() for parameter in denoiser.parameters())
+    return {"targets": len(adapter.shapes), "parameters": count, "base": base, "share": count / base}
+
+
+def main() -> None:
+    made, results = provenance(), {}
+    with torch.device("meta"):
+        for name in DENOISERS:
+            denoiser, call = BUILDERS[name](1)
+            for design in DESIGNS:
+                results[name, design] = {rank: share(denoiser, call, design, rank) for rank in RANKS}
+    rows = [
+        [f"{name} {design}", by_rank[RANKS[0]]["targets"], *map(cell, by_rank.values())]
+        for (name, design), by_rank in results.items()
+    ]
+    ui.table(f"Extra parameters (* at most {BOUND:.0%})", ["", "targets", *(f"rank {rank}" for rank in RANKS)], rows)
+    save(
+        RESULTS / "parameters.json",
+        made | {"bound": BOUND},
+        {" ".join(key): by_rank for key, by_rank in results.items()},
+    )
+
+
+def cell(result: dict[str, float]) -> str:
+    return f"{result['parameters'] / 1e6:.2f} M {result['share']:.2%} {'*' if result['share'] <= BOUND else ' '}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""All designs and both sources at equal budget and equal size, and recorded trajectories against noised data.
+
+    python benchmarks/quality.py designs
+    python benchmarks/quality.py data
+
+Every adapter is trained with the same steps, batches and seeds; the ranks are chosen so that all designs have the same
+number of parameters. The figure is guidance recovered on held-out prompts, per prediction, on the teacher's states and
+on the student's own.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import RESULTS, provenance, save
+from torch import Tensor
+
+from guidefold.adapters import Adapter
+from guidefold.adapters.conditions import ConditionSpec
+from guidefold.adapters.layers import DESIGNS
+from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
+from guidefold.demo import bundle
+from guidefold.denoiser import predict
+from guidefold.distillation.loop import Loop, frozen
+from guidefold.distillation.run import record
+from guidefold.distillation.states import OnlineStates, RecordedStates
+from guidefold.distillation.student import Student
+from guidefold.evaluation.predictions import on_own_states, on_teacher_states
+from guidefold.guidance import classifier_free
+from guidefold.trajectories.recorder import States
+from guidefold.trajectories.store import Store
+
+SCALES = (2.0, 4.0, 6.0, 8.0)
+JUDGED = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("designs", "data"))
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--trajectories", type=int, default=128)
+    parser.add_argument("--rank", type=int, default=8, help="of low_rank; the others get the rank of equal size")
+    parser.add_argument("--work", type=Path, help="folder that keeps the recorded store; default: a temporary one")
+    options = parser.parse_args()
+    made = provenance()
+    work = options.work or Path(tempfile.mkdtemp())
+    pipe = bundle.load_teacher()
+    trajectory = TrajectoryConfig(trajectories=options.trajectories, keep=10)
+    store = record(pipe, bundle.prompts(), work / "store", trajectory)
+    rows = (designs if options.what == "designs" else data)(pipe, store, trajectory, options)
+    budget = {"steps": options.steps, "batch_size": options.batch_size, "trajectories": options.trajectories, "keep": 10}
+    save(RESULTS / f"{options.what}.json", made, {"budget": budget, "judged_prompts": JUDGED, "rows": rows})
+    if options.work is None:
+        shutil.rmtree(work)
+
+
+def settings(options: Any, source: str) -> TrainConfig:
+    return TrainConfig(
+        source=source, steps=options.steps, batch_size=options.batch_size, learning_rate=4e-3, ema_decay=0.97,
+        validation=8, validate_every=options.steps, checkpoint_every=options.steps,
+    )  # fmt: skip
+
+
+def equal_rank(pipe: Any, spec: ConditionSpec, design: str, parameters: int) -> int:
+    """Return the rank at which a design comes nearest to a number of parameters."""
+    counts = {rank: Adapter.build(pipe.unet, spec, AdapterConfig(design=design, rank=rank)).parameter_count() for rank in (1, 2)}
+    return max(1, round((parameters - counts[1]) / (counts[2] - counts[1])) + 1)
+
+
+def designs(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) -> list[dict[str, Any]]:
+    """Train every design on both sources."""
+    spec = ConditionSpec(**store.header["spec"])
+    size = Adapter.build(pipe.unet, spec, AdapterConfig(rank=options.rank)).parameter_count()
+    rows = []
+    for design in DESIGNS:
+        rank = equal_rank(pipe, spec, design, size)
+        for source in ("recorded", "online"):
+            config = settings(options, source)
+            states = RecordedStates(store, config) if source == "recorded" else OnlineStates(pipe, bundle.prompts(), trajectory, config)
+            adapter = AdapterConfig(design=design, rank=rank)
+            rows.append({"design": design, "rank": rank, "source": source, **trained(pipe, states, adapter, config)})
+            print(rows[-1], flush=True)
+    return rows
+
+
+class NoisedData:
+    """Ordinary training data: real pictures with noise added, instead of states that guided sampling visits.
+
+    Prompts, scales, timesteps and order are those of the recorded trajectories; only the latents differ.
+    """
+
+    def __init__(self, pipe: Any, recorded: RecordedStates, seed: int) -> None:
+        self.pipe, self.recorded, self.seed = pipe, recorded, seed
+        self.static, self.spec = recorded.static, recorded.spec
+        self.validation = recorded.validation
+        self.empty = pipe.encode_prompt("", pipe.device, 1, False)[0]
+        self.latents = picture_latents(pipe)
+
+    @torch.no_grad()
+    def batch(self, step: int) -> States:
+        """Return the recorded batch with noised pictures for latents, and the teacher's answers there."""
+        states = dict(self.recorded.batch(step))
+        generator = torch.Generator().manual_seed(self.seed + step)
+        clean = self.latents[states["condition"]]
+        noise = torch.randn(clean.shape, generator=generator)
+        states["call.sample"] = self.pipe.scheduler.add_noise(clean, noise, states["call.timestep"].long())
+        inputs = {name: states[f"call.{name}"] for name in ("sample", "timestep", "encoder_hidden_states")}
+        cond = predict(self.pipe.unet, inputs, self.static)
+        empty = self.empty.expand(len(clean), -1, -1)
+        uncond = predict(self.pipe.unet, {**inputs, "encoder_hidden_states": empty}, self.static)
+        return states | {"pred_cond": cond, "pred_guided": classifier_free(cond, uncond, states["guidance_scale"])}
+
+
+@torch.no_grad()
+def picture_latents(pipe: Any) -> Tensor:
+    """Return the scaled latents [N, 4, 16, 16] of the pictures that the teacher's training prompts describe."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "teachers"))
+    import emoji
+
+    place = {one.caption: one for one in emoji.load(Path(emoji.__file__).parent / "cache")}
+    pictures = emoji.pixels([place[prompt] for prompt in bundle.prompts()]).float() / 127.5 - 1
+    latents = torch.cat([pipe.vae.encode(chunk).latents for chunk in pictures.split(64)])
+    return latents * pipe.vae.config.scaling_factor
+
+
+def data(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) -> list[dict[str, Any]]:
+    """Train the default design on recorded trajectories and on noised data."""
+    config, rows = settings(options, "recorded"), []
+    for name in ("trajectories", "noised data"):
+        recorded = RecordedStates(store, config)
+        source = recorded if name == "trajectories" else NoisedData(pipe, recorded, seed=5)
+        rows.append({"data": name, **trained(pipe, source, AdapterConfig(rank=options.rank), config)})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def trained(pipe: Any, source: Any, adapter: AdapterConfig, config: TrainConfig) -> dict[str, Any]:
+    """Train one adapter and judge its predictions."""
+    torch.manual_seed(config.seed)
+    start = time.perf_counter()
+    student = Student(pipe.unet, Adapter.build(pipe.unet, source.spec, adapter), source.static)
+    with tempfile.TemporaryDirectory() as folder, frozen(pipe.unet, gradient_checkpointing=False):
+        student.adapter.attach(pipe.unet)
+        if isinstance(source, OnlineStates):
+            source.adapter = student.adapter
+        # validation once at the end; the last averaged weights are judged
+        Loop(student, source, config, Path(folder)).run()
+        student.adapter.detach()
+    seconds = time.perf_counter() - start
+    student.adapter.attach(pipe)
+    judged = dict(prompts=bundle.held_out_prompts()[:JUDGED], guidance_scales=SCALES, steps=20, seed=1_000_000, batch=JUDGED)
+    by_scale, by_timestep = on_teacher_states(pipe, student.adapter, **judged)
+    own = on_own_states(pipe, student.adapter, **judged)
+    student.adapter.detach()
+    return {
+        "parameters": student.adapter.parameter_count(),
+        "recovered": sum(by_scale.values()) / len(by_scale),
+        "recovered_on_own_states": sum(own.values()) / len(own),
+        "recovered_by_scale": by_scale,
+        "recovered_on_own_states_by_scale": own,
+        "recovered_by_timestep": by_timestep,
+        "training_seconds": round(seconds),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Write docs/benchmarks.md from the JSON under benchmarks/results: no figure is typed by hand.
+
+    python benchmarks/tables.py
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+
+def load(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
+
+
+def interval(value: dict[str, float] | None, form: str = ".3f") -> str:
+    if value is None:
+        return ""
+    return f"{value['value']:{form}} ({value['low']:{form}} to {value['high']:{form}})"
+
+
+def made(entry: dict[str, Any]) -> str:
+    how = entry["made"]
+    return f"`{how['command']}`, commit {how['commit'][:9]}, {how['cpu']}, {how['threads']} threads, torch {how['torch']}."
+
+
+def teacher(entry: dict[str, Any]) -> str:
+    results = entry["results"]
+    rows = [
+        (f"{row['guidance_scale']:g}", interval(row["frechet"]), interval(row["clip_score"], ".1f"), f"{row['precision']:.2f}", f"{row['recall']:.2f}")
+        for row in results["rows"]
+    ]
+    text = f"{results['images']} images a scale, prompts of held-out names, {results['steps']} steps. {made(entry)}\n\n"
+    grid = "\n\n![Pictures of the bundled teacher over guidance scales](../benchmarks/results/teacher.png)"
+    return text + table(("guidance scale", "Fréchet distance", "CLIP score", "precision", "recall"), rows) + grid
+
+
+def adapter(entry: dict[str, Any]) -> str:
+    results = entry["results"]
+    rows = []
+    for row in results["rows"]:
+        recovered = results["recovered_by_scale"].get(str(row["guidance_scale"])) if row["variant"] == "adapter" else None
+        own = results["recovered_on_own_states"].get(str(row["guidance_scale"])) if row["variant"] == "adapter" else None
+        shares = [f"{value:.1%}" if value is not None else "" for value in (recovered, own)]
+        distances = [f"{row[name]:.3f}" if row[name] is not None else "" for name in ("ssim", "feature_distance")]
+        rows.append(
+            (f"{row['guidance_scale']:g}", row["variant"], f"{row['passes']:g}", f"{row['seconds_per_image']:.3f}", *shares, interval(row["frechet"]), interval(row["clip_score"], ".1f"), *distances)
+        )
+    columns = ("scale", "variant", "passes", "s / image", "recovered", "on own states", "Fréchet distance", "CLIP score", "SSIM to CFG", "feature distance to CFG")
+    return f"{len(results['prompts'])} held-out prompts, {results['sampling_steps']} steps. {made(entry)}\n\n" + table(columns, rows) + "\n\n" + gains(results)
+
+
+def gains(results: dict[str, Any]) -> str:
+    """Return, for every scale, how much of CFG's gain in CLIP score the adapter keeps."""
+    scales: dict[float, dict[str, float]] = {}
+    for row in results["rows"]:
+        scales.setdefault(row["guidance_scale"], {})[row["variant"]] = row["clip_score"]["value"]
+    rows = [(f"{scale:g}", f"{(one['adapter'] - one['none']) / (one['cfg'] - one['none']):.0%}") for scale, one in scales.items()]
+    return table(("scale", "share of CFG's CLIP gain that the adapter keeps"), rows)
+
+
+def designs(entry: dict[str, Any]) -> str:
+    results, rows = entry["results"], []
+    for row in sorted(results["rows"], key=lambda row: -row["recovered"]):
+        rows.append((row["design"], row["rank"], row["source"], f"{row['parameters']:,}", f"{row['recovered']:.1%}", f"{row['recovered_on_own_states']:.1%}"))
+    budget = ", ".join(f"{name} {value}" for name, value in results["budget"].items())
+    columns = ("design", "rank", "source", "parameters", "recovered", "on own states")
+    return f"Equal budget ({budget}) and equal size. {made(entry)}\n\n" + table(columns, rows)
+
+
+def data(entry: dict[str, Any]) -> str:
+    results = entry["results"]
+    rows = [(row["data"], f"{row['recovered']:.1%}", f"{row['recovered_on_own_states']:.1%}") for row in results["rows"]]
+    budget = ", ".join(f"{name} {value}" for name, value in results["budget"].items())
+    return f"Equal budget ({budget}). {made(entry)}\n\n" + table(("trained on", "recovered", "on own states"), rows)
+
+
+def speed(entry: dict[str, Any]) -> str:
+    rows = [
+        (
+            case,
+            f"{one['parameters'] / 1e6:.0f} M",
+            f"{one['adapter_share']:.2%}",
+            *(f"{one['milliseconds'][name]['median']:.1f}" for name in ("cfg", "adapter", "bare")),
+            interval_of(one["adapter_over_bare"]),
+            interval_of(one["cfg_over_adapter"]),
+        )
+        for case, one in entry["results"].items()
+    ]
+    columns = ("denoiser:batch", "parameters", "adapter", "CFG ms", "adapter ms", "bare ms", "adapter / bare", "CFG / adapter")
+    return f"Rank {entry['made']['rank']}, {entry['made']['dtype']}; medians, quartiles of the ratios within a round. {made(entry)}\n\n" + table(columns, rows)
+
+
+def interval_of(quartiles: dict[str, float]) -> str:
+    return f"{quartiles['median']:.3f} ({quartiles['low']:.3f} to {quartiles['high']:.3f})"
+
+
+def parameters(entry: dict[str, Any]) -> str:
+    rows = []
+    for name, by_rank in entry["results"].items():
+        rows.append((name, *(f"{one['parameters'] / 1e6:.1f} M ({one['share']:.2%})" for one in by_rank.values())))
+    ranks = next(iter(entry["results"].values()))
+    columns = ("denoiser and design", *(f"rank {rank}" for rank in ranks))
+    return f"Published configurations, counted on the meta device. {made(entry)}\n\n" + table(columns, rows)
+
+
+SECTIONS = {
+    "teacher": ("Guidance on the bundled teacher", teacher),
+    "adapter": ("The bundled adapter against CFG", adapter),
+    "designs": ("Designs and sources", designs),
+    "data": ("Recorded trajectories against noised data", data),
+    "speed-cpu-float32": ("Time of one sampling step", speed),
+    "parameters": ("Extra parameters on Stable Diffusion 2.1 and XL", parameters),
+}
+
+
+def main() -> None:
+    parts = ["# Benchmarks\n\nWritten by `python benchmarks/tables.py` from the JSON in `benchmarks/results`."]
+    for name, (title, section) in SECTIONS.items():
+        if (entry := load(name)) is not None:
+            parts.append(f"## {title}\n\n{section(entry)}")
+    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    print(f"written to {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""What a run will cost, before it is run: passes, disk, and time from a short trial."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from guidefold.adapters import Adapter
+from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
+from guidefold.denoiser import find_denoiser
+from guidefold.distillation.losses import guidance_loss
+from guidefold.distillation.states import OnlineStates, Source
+from guidefold.distillation.student import Student
+from guidefold.trajectories.recorder import Recorder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Denoiser passes per image, bytes on disk and seconds."""
+
+    teacher_passes: int = 0
+    student_passes: int = 0
+    store_bytes: int = 0
+    seconds: float = 0.0
+
+
+def passes_of(config: TrajectoryConfig, trajectories: int) -> int:
+    """Return the passes of recording: two a step with guidance, one more at each state kept."""
+    return trajectories * (2 * config.sampling_steps + config.keep)
+
+
+def recording_cost(recorder: Recorder) -> Cost:
+    """Return the cost of a recording, from one batch of trial trajectories."""
+    config = recorder.config
+    start = time.perf_counter()
+    trial = recorder.shard(range(min(config.record_batch, config.trajectories)))
+    seconds = time.perf_counter() - start
+    count = len(trial["trajectory"].unique())
+    written = sum(value.numel() * value.element_size() for value in trial.values())
+    return Cost(
+        teacher_passes=passes_of(config, config.trajectories),
+        store_bytes=round(written * config.trajectories / count),
+        seconds=seconds * config.trajectories / count,
+    )
+
+
+def training_cost(
+    pipe: Any, source: Source, adapter: AdapterConfig, config: TrainConfig, trajectory: TrajectoryConfig
+) -> Cost:
+    """Return the cost of a training, from one trial step whose weights are thrown away."""
+    denoiser = find_denoiser(pipe)
+    trial = Adapter.build(denoiser, source.spec, adapter).to(denoiser.device)  # pyright: ignore[reportArgumentType]
+    start = time.perf_counter()
+    states = {name: value.to(denoiser.device) for name, value in source.batch(0).items()}
+    making = time.perf_counter() - start
+    student = Student(denoiser, trial.attach(denoiser), source.static)
+    try:
+        with torch.enable_grad():
+            start = time.perf_counter()
+            prediction = student(states)
+            guidance_loss(prediction, states["pred_guided"], states["pred_cond"], states["guidance_scale"]).backward()
+    finally:
+        trial.detach()
+        denoiser.zero_grad(set_to_none=True)
+    seconds, teacher = config.steps * (time.perf_counter() - start), 0
+    if isinstance(source, OnlineStates):
+        sets = -(-config.steps // config.refresh_every)
+        teacher = sets * trajectory.record_batch * 3 * trajectory.sampling_steps
+        seconds += sets * making
+    return Cost(teacher_passes=teacher, student_passes=config.steps * config.batch_size, seconds=seconds)

@@ -1,0 +1,104 @@
+"""Pictures and figures of an evaluation in a folder, and the report made of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from guidefold.errors import InputError
+from guidefold.evaluation.report import PictureRow, write_report
+from guidefold.evaluation.results import Evaluation, Interval, Row, replace_text
+
+RESULTS = "evaluation.json"
+PICTURES = "pictures"
+NAMES = {"none": "no guidance", "cfg": "CFG", "adapter": "adapter"}
+MARGIN = 4
+TITLE = 16
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write a PNG whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".partial")
+    image.save(draft, format="PNG")
+    draft.replace(path)
+
+
+def grid(columns: Mapping[str, Sequence[Image.Image]], prompts: Sequence[str]) -> Image.Image:
+    """Lay pictures out as a column per variant and a row per prompt, with titles; small pictures are enlarged."""
+    first = next(iter(columns.values()))[0]
+    zoom = max(1, 128 // first.width)
+    width, height = first.width * zoom, first.height * zoom
+    sheet = Image.new("RGB", (len(columns) * (width + MARGIN), TITLE + len(prompts) * (height + MARGIN + TITLE)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, (name, pictures) in enumerate(columns.items()):
+        draw.text((column * (width + MARGIN) + 2, 2), NAMES.get(name, name), fill="black")
+        for row, picture in enumerate(pictures):
+            top = TITLE + row * (height + MARGIN + TITLE)
+            sheet.paste(picture.resize((width, height), Image.Resampling.BICUBIC), (column * (width + MARGIN), top))
+    for row, prompt in enumerate(prompts):
+        text = prompt.encode("latin-1", "replace").decode("latin-1")  # what Pillow's own font can draw
+        draw.text((2, TITLE + row * (height + MARGIN + TITLE) + height), text, fill="gray")
+    return sheet
+
+
+def save_results(folder: Path, results: Evaluation, pictures: Sequence[PictureRow]) -> None:
+    """Write figures and pictures of an evaluation."""
+    results.save(folder / RESULTS)
+    rows = []
+    for number, picture in enumerate(pictures):
+        for name, image in picture.images.items():
+            save_image(image, folder / PICTURES / f"{number}-{name}.png")
+        rows.append({"prompt": picture.prompt, "guidance_scale": picture.guidance_scale, "images": list(picture.images)})
+    replace_text(folder / PICTURES / "pictures.json", json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_pictures(folder: Path) -> list[PictureRow]:
+    """Read what `save_results` wrote; nothing where there are no pictures."""
+    path = folder / PICTURES / "pictures.json"
+    if not path.exists():
+        return []
+    rows = []
+    for number, row in enumerate(json.loads(path.read_text(encoding="utf-8"))):
+        images = {name: Image.open(path.parent / f"{number}-{name}.png").convert("RGB") for name in row["images"]}
+        rows.append(PictureRow(prompt=row["prompt"], guidance_scale=row["guidance_scale"], images=images))
+    return rows
+
+
+def report_of(folder: Path, output: Path | None = None, *, notes: Sequence[str] = ()) -> Path:
+    """Write the report of whatever a folder holds: an evaluation, pictures, the log of a training."""
+    log = folder / "log.jsonl"
+    results = Evaluation.load(folder / RESULTS) if (folder / RESULTS).exists() else None
+    if results is None and not log.exists():
+        raise InputError(f"{folder} holds neither {RESULTS} nor log.jsonl; give the folder of a run or an evaluation")
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    path = output or folder / "report.html"
+    rows = [json.loads(line) for line in lines if line.endswith("}")]
+    title = "Guidance in one forward pass"
+    return write_report(path, title=title, evaluation=results, pictures=load_pictures(folder), loss_log=rows, notes=notes)
+
+
+def by_variant(results: Evaluation) -> dict[float, dict[str, Row]]:
+    """Return the rows of each scale by variant."""
+    table: dict[float, dict[str, Row]] = {}
+    for row in results.rows:
+        table.setdefault(row.guidance_scale, {})[row.variant] = row
+    return table
+
+
+def value_of(value: Interval | None, form: str) -> str:
+    return "" if value is None else format(value.value, form)
+
+
+def table_rows(results: Evaluation) -> list[list[str]]:
+    """Return one line per scale: passes, time ratio, guidance recovered, Fréchet distance and CLIP score of all three."""
+    lines = []
+    for scale, rows in by_variant(results).items():
+        ordered = [rows[name] for name in NAMES if name in rows]
+        cfg, student = rows["cfg"], rows.get("adapter", rows["cfg"])
+        recovered = results.recovered_by_scale.get(str(float(scale)))
+        line = [f"{scale:g}", f"{cfg.passes:g} and {student.passes:g}", f"{cfg.seconds_per_image / student.seconds_per_image:.2f}"]
+        line += ["" if recovered is None else f"{recovered:.1%}"]
+        lines.append(line + [value_of(row.frechet, ".3f") for row in ordered] + [value_of(row.clip_score, ".1f") for row in ordered])
+    return lines

@@ -1,0 +1,92 @@
+"""Guidance recovered per prediction, on states of the teacher's trajectories and on the student's own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guidefold.adapters import Adapter
+from guidefold.config import TrajectoryConfig
+from guidefold.denoiser import find_denoiser, guidance_argument, predict, taped
+from guidefold.distillation.student import Student, energies
+from guidefold.evaluation.metrics import error_energies, recovered_by
+from guidefold.evaluation.sampling import noise
+from guidefold.trajectories.recorder import Recorder
+
+STATES_KEPT = 8
+
+
+def on_teacher_states(
+    pipe: Any,
+    adapter: Adapter,
+    prompts: Sequence[str],
+    guidance_scales: Sequence[float],
+    *,
+    steps: int,
+    seed: int,
+    batch: int,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return guidance recovered by scale and by timestep where the teacher's guided sampling goes."""
+    missed, whole, scales, times = [], [], [], []
+    for scale in guidance_scales:
+        config = TrajectoryConfig(
+            trajectories=len(prompts), sampling_steps=steps, keep=min(STATES_KEPT, steps), scale_min=scale, scale_max=scale,
+            record_batch=min(batch, len(prompts)), seed=seed,
+        )  # fmt: skip
+        with adapter.disabled():
+            recorder = Recorder(pipe, prompts, config)
+        student = Student(find_denoiser(pipe), adapter, recorder.static)
+        for numbers in recorder.batches(range(len(prompts))):
+            with adapter.disabled():
+                states = recorder.states(numbers)
+            above, below = energies(student, states)
+            missed.append(above), whole.append(below)
+            scales += [str(float(scale))] * len(above)
+            times += [str(int(t)) for t in states[f"call.{recorder.spec.timestep}"].tolist()]
+    above, below = torch.cat(missed), torch.cat(whole)
+    return recovered_by(above, below, scales), dict(
+        sorted(recovered_by(above, below, times).items(), key=lambda item: int(item[0]))
+    )
+
+
+@torch.no_grad()
+def on_own_states(
+    pipe: Any,
+    adapter: Adapter,
+    prompts: Sequence[str],
+    guidance_scales: Sequence[float],
+    *,
+    steps: int,
+    seed: int,
+    batch: int,
+) -> dict[str, float]:
+    """Return guidance recovered by scale where sampling with the attached adapter goes."""
+    result = {}
+    for scale in guidance_scales:
+        parts = [
+            own_energies(pipe, adapter, prompts[start : start + batch], scale, steps=steps, seed=seed + start)
+            for start in range(0, len(prompts), batch)
+        ]
+        missed, whole = (torch.cat(part) for part in zip(*parts, strict=True))
+        result |= recovered_by(missed, whole, [str(float(scale))] * len(missed))
+    return result
+
+
+def own_energies(
+    pipe: Any, adapter: Adapter, prompts: Sequence[str], scale: float, *, steps: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Sample with the adapter, ask the teacher at the same states, and return the error energies [N]."""
+    call = {
+        "prompt": list(prompts),
+        "num_inference_steps": steps,
+        guidance_argument(pipe): scale,
+        "output_type": "latent",
+    }
+    with taped(pipe) as own:
+        pipe(**call, generator=noise(seed, len(prompts)))
+    with adapter.disabled():
+        with taped(pipe, forced=own.received) as teacher:
+            pipe(**call, generator=noise(seed, len(prompts)))
+        bare = [predict(find_denoiser(pipe), one.tensors, one.static) for one in own.calls]
+    return error_energies(torch.cat(own.received), torch.cat(teacher.received), torch.cat(bare))

@@ -1,0 +1,116 @@
+"""Paired samples: teacher, bare conditional model and student from the same noise, with what each of them cost."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guidefold.adapters import Adapter
+from guidefold.denoiser import OFF, find_denoiser, guidance_argument, latents_rows, quiet
+from guidefold.evaluation.results import Variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """Pictures [N, 3, H, W] in 0..1 on the CPU, and the cost per image."""
+
+    pictures: Tensor
+    seconds: float
+    passes: float
+    peak_memory_mb: float | None
+
+
+@contextmanager
+def counted(denoiser: Any) -> Iterator[list[int]]:
+    """Count the rows of every call of a denoiser."""
+    rows: list[int] = []
+    handle = denoiser.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(latents_rows(args, kwargs)), with_kwargs=True
+    )
+    try:
+        yield rows
+    finally:
+        handle.remove()
+
+
+def noise(seed: int, count: int) -> list[torch.Generator]:
+    """Return one generator per image, the same for every variant."""
+    return [torch.Generator().manual_seed(seed + index) for index in range(count)]
+
+
+@torch.no_grad()
+def sample(
+    pipe: Any,
+    prompts: Sequence[str],
+    variant: Variant,
+    guidance_scale: float,
+    *,
+    steps: int,
+    seed: int,
+    adapter: Adapter | None,
+) -> Sampled:
+    """Sample one batch of a variant; `adapter`, if given, is attached to the pipeline and switched off unless wanted."""
+    device, scale = find_denoiser(pipe).device, OFF if variant == "none" else guidance_scale
+    with ExitStack() as stack:
+        stack.enter_context(quiet(pipe))
+        rows = stack.enter_context(counted(find_denoiser(pipe)))
+        if adapter is not None and variant != "adapter":
+            stack.enter_context(adapter.disabled())
+        on_gpu = device.type == "cuda"
+        if on_gpu:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        call = {"prompt": list(prompts), "num_inference_steps": steps, guidance_argument(pipe): scale}
+        pictures = pipe(**call, generator=noise(seed, len(prompts)), output_type="pt").images
+        if on_gpu:
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+        peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
+    return Sampled(
+        pictures=pictures.float().cpu(),
+        seconds=seconds / len(prompts),
+        passes=sum(rows) / len(prompts) / steps,
+        peak_memory_mb=peak,
+    )
+
+
+def joined(parts: Sequence[Sampled]) -> Sampled:
+    """Join batches; cost is the median batch's, because the first one warms up."""
+    middle = sorted(part.seconds for part in parts)[len(parts) // 2]
+    peaks = [part.peak_memory_mb for part in parts if part.peak_memory_mb is not None]
+    return Sampled(
+        pictures=torch.cat([part.pictures for part in parts]),
+        seconds=middle,
+        passes=parts[-1].passes,
+        peak_memory_mb=max(peaks, default=None),
+    )
+
+
+def sample_variants(
+    pipe: Any,
+    prompts: Sequence[str],
+    guidance_scales: Sequence[float],
+    *,
+    adapter: Adapter | None,
+    steps: int,
+    seed: int,
+    batch: int,
+    advance: Any = lambda _: None,
+) -> dict[tuple[Variant, float], Sampled]:
+    """Sample all variants at all scales, interleaved batch by batch so that a noisy machine treats them alike."""
+    variants: list[tuple[Variant, float]] = [("none", OFF)]
+    for scale in guidance_scales:
+        variants += [("cfg", scale), ("adapter", scale)] if adapter is not None else [("cfg", scale)]
+    parts: dict[tuple[Variant, float], list[Sampled]] = {variant: [] for variant in variants}
+    for start in range(0, len(prompts), batch):
+        chunk = prompts[start : start + batch]
+        for variant, scale in variants:
+            sampled = sample(pipe, chunk, variant, scale, steps=steps, seed=seed + start, adapter=adapter)
+            parts[variant, scale].append(sampled)
+            advance(len(chunk))
+    return {key: joined(value) for key, value in parts.items()}

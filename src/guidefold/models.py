@@ -1,0 +1,54 @@
+"""Load what a command names: a diffusers pipeline, an adapter, a judge; "bundled" is what comes with guidefold."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from guidefold.adapters import Adapter
+from guidefold.adapters.hub import from_pretrained
+from guidefold.demo import bundle
+from guidefold.errors import InputError, ModelError
+from guidefold.evaluation.judge import Judge, inception
+
+BUNDLED = "bundled"
+
+
+def best_device(device: str | None) -> str:
+    """Return the device asked for, or the best there is. Raises InputError for one that is not there."""
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used here; leave --device out for {best_device(None)}") from error
+    return device
+
+
+def load_pipeline(model: str, device: str | None, dtype: str) -> Any:
+    """Return a pipeline on its device. Raises ModelError when it cannot be loaded."""
+    place, kind = best_device(device), getattr(torch, dtype)
+    if model == BUNDLED:
+        return bundle.load_teacher(place, kind)
+    from diffusers import DiffusionPipeline
+
+    try:
+        return DiffusionPipeline.from_pretrained(model, torch_dtype=kind).to(place)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"cannot load a pipeline from {model}: {reason}; give a diffusers folder or hub name") from error
+
+
+def load_adapter(adapter: str) -> Adapter:
+    """Return an adapter, not attached."""
+    return from_pretrained(bundle.ADAPTER if adapter == BUNDLED else adapter)
+
+
+def load_judge(model: str) -> Judge:
+    """Return the bundled judge for the bundled teacher, Inception features for any other model."""
+    return bundle.load_judge() if model == BUNDLED else inception()
+
+
+def conditions_file(conditions: Path | None) -> Path:
+    """Return the file of conditions to judge on; the bundled teacher has held-out prompts of its own."""
+    return bundle.HELD_OUT_PROMPTS if conditions is None else conditions

@@ -1,0 +1,45 @@
+"""A denoiser compiles whole with an adapter attached, and once for all guidance scales."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from test_laws import build, run
+from torch._dynamo.testing import CompileCounter
+
+from guidefold.adapters.layers import DESIGNS
+
+CASES = [("sd", "low_rank"), ("sd3", "low_rank"), *(("dit", design) for design in DESIGNS)]
+GRAPHS = 2  # the compiler runs the hooks of the outermost module as a graph of their own, before that of its forward
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize(("name", "design"), CASES)
+def test_it_compiles_whole_and_once_for_all_scales(name, design):
+    denoiser, call, adapter = build(name, design)
+    adapter.attach(denoiser)
+    expected = {}
+    for scale in (2.0, 7.5, 1.0):
+        with adapter.at(scale):
+            expected[scale] = run(denoiser, call)
+    counter = CompileCounter()
+    compiled = torch.compile(denoiser, fullgraph=True, backend=counter)
+    for scale, prediction in expected.items():
+        adapter.guidance_scale = scale
+        torch.testing.assert_close(run(compiled, call), prediction, rtol=1e-4, atol=1e-4)
+        assert counter.frame_count == GRAPHS
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at it
+def test_a_compiled_student_learns():
+    denoiser, call, adapter = build("dit")
+    adapter.attach(denoiser).guidance_scale = 3.0
+    compiled = torch.compile(denoiser, fullgraph=True, backend="aot_eager")
+    compiled(**call, return_dict=False)[0].square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in adapter.parameters())

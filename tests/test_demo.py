@@ -1,0 +1,117 @@
+"""The bundled models do what the README says, command by command."""
+
+import functools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+import guidefold
+from guidefold import cli
+from guidefold.config import AdapterConfig, EvalConfig, TrainConfig, TrajectoryConfig
+from guidefold.demo import bundle
+from guidefold.evaluation.evaluate import evaluate
+from guidefold.models import load_adapter
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def shell_commands():
+    return [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines() if line.strip()]
+
+
+def test_bundled_weights_are_small_and_no_pickle():
+    files = [path for path in (bundle.HERE).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files if path.suffix == ".safetensors") < 30_000_000
+    assert not [path for path in files if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
+
+
+def test_held_out_names_are_not_trained_on():
+    assert not set(bundle.prompts()) & set(bundle.held_out_prompts())
+    assert len(bundle.held_out_prompts()) > 500
+
+
+@pytest.mark.parametrize("command", [c for c in shell_commands() if c.startswith("guidefold")])
+def test_readme_commands_run(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.txt").write_text("\n".join(bundle.prompts()[:40]), encoding="utf-8")
+    assert cli.main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+
+
+def test_readme_make_targets_exist():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    commands = [c for c in shell_commands() if c.startswith("make")]
+    assert commands
+    assert all(command.split()[1] in targets for command in commands)
+
+
+def test_readme_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.txt").write_text("\n".join(bundle.prompts()[:8]), encoding="utf-8")
+    small = functools.partial(
+        guidefold.distill,
+        adapter=AdapterConfig(rank=2, width=16),
+        trajectory=TrajectoryConfig(trajectories=4, sampling_steps=2, keep=2, record_batch=4),
+        config=TrainConfig(steps=2, batch_size=4, validation=1),
+    )
+    pipe = bundle.load_teacher()
+    code = blocks("python")[0].replace("guidefold.distill(", "distill(").replace("guidance_scale=7.5)", "guidance_scale=7.5, num_inference_steps=2)")
+    scope = {"pipe": pipe, "distill": small}
+    exec(code, scope)
+    assert scope["image"].size == (64, 64)
+
+
+def test_bundled_adapter_takes_one_pass_and_recovers_guidance():
+    pipe, adapter, judge = bundle.load_teacher(), load_adapter("bundled"), bundle.load_judge()
+    config = EvalConfig(scales=(4.0,), images=8, sampling_steps=8, eval_batch=8, bootstrap=0)
+    results, pictures = evaluate(pipe, adapter, bundle.held_out_prompts(), judge, config)
+    assert [row.passes for row in results.rows] == [1, 2, 1]
+    assert results.recovered_by_scale["4.0"] > 0.3
+    assert results.of("adapter")[0].feature_distance < results.of("none")[0].feature_distance
+    assert pictures[0].images["adapter"].size == (64, 64)
+    assert not adapter.attached
+
+
+def test_demo_runs_and_resumes(tmp_path, capsys):
+    assert cli.main(["demo", "--quick", "--output", str(tmp_path / "demo")]) == 0
+    report = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert "recovered" in capsys.readouterr().out
+    assert "<svg" in report
+    weights = (tmp_path / "demo" / "run" / "last" / "model.safetensors").read_bytes()
+    assert cli.main(["demo", "--quick", "--output", str(tmp_path / "demo")]) == 0
+    assert (tmp_path / "demo" / "run" / "last" / "model.safetensors").read_bytes() == weights
+
+
+def test_commands_from_record_to_report(tmp_path, capsys):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(bundle.prompts()[:12]), encoding="utf-8")
+    tiny = ["--trajectories", "6", "--sampling-steps", "3", "--keep", "2", "--record-batch", "3", "--shard", "3"]
+    store, run = tmp_path / "store", tmp_path / "run"
+    assert cli.main(["record", "--conditions", str(prompts), "--output", str(store), *tiny]) == 0
+    train = ["--steps", "3", "--batch-size", "4", "--validation", "2", "--rank", "2", "--width", "16"]
+    assert cli.main(["train", "--store", str(store), "--output", str(run), *train]) == 0
+    assert cli.main(["report", str(run)]) == 0
+    judge = ["--scales", "3", "--images", "4", "--sampling-steps", "3", "--bootstrap", "0"]
+    assert cli.main(["eval", "--adapter", str(run / "best"), "--output", str(tmp_path / "eval"), *judge]) == 0
+    for target in (store, run, run / "best"):
+        assert cli.main(["info", str(target)]) == 0
+    assert "parameters" in capsys.readouterr().out
+    dry = ["--dry-run", "--conditions", str(prompts), "--output", str(tmp_path / "none"), *tiny]
+    assert cli.main(["record", *dry]) == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_sampling_is_the_same_again(tmp_path):
+    def image():
+        pipe = bundle.load_teacher()
+        load_adapter("bundled").attach(pipe)
+        return pipe("red heart, noto", num_inference_steps=3, generator=torch.Generator().manual_seed(0), output_type="pt").images
+
+    assert torch.equal(image(), image())

@@ -1,0 +1,385 @@
+"""What a pipeline does with an adapter attached, and what is refused."""
+
+import copy
+import inspect
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from peft import LoraConfig
+from torch import Tensor, nn
+from zoo import pipeline, shake
+
+from guidefold.adapters import Adapter
+from guidefold.config import AdapterConfig, TrajectoryConfig
+from guidefold.denoiser import predict
+from guidefold.errors import InputError, ModelError
+from guidefold.trajectories.recorder import Recorder, inputs_of
+
+PROMPTS = ["a red fox", "a blue cat"]
+STEPS = 3
+
+
+def build(pipe, *, design="low_rank", **settings) -> Adapter:
+    """Return an adapter for a pipeline that does something."""
+    spec = Recorder(pipe, PROMPTS, TrajectoryConfig()).spec
+    adapter = Adapter.build(pipe.unet, spec, AdapterConfig(design=design, rank=2, width=8, **settings))
+    shake(adapter)
+    return adapter
+
+
+@pytest.fixture
+def pipe() -> StableDiffusionPipeline:
+    return pipeline()
+
+
+@pytest.fixture
+def adapter(pipe) -> Adapter:
+    return build(pipe).attach(pipe)
+
+
+def sample(pipe, prompt="a red fox", scale=7.5, seed=0, **more) -> Tensor:
+    """Return latents [B, ...], with one generator an image, so that an image depends on nothing beside it."""
+    count = (1 if isinstance(prompt, str) else len(prompt)) * more.get("num_images_per_prompt", 1)
+    call = dict(num_inference_steps=STEPS, output_type="latent", generator=generators(seed, count)) | more
+    return pipe(prompt, guidance_scale=scale, **call).images
+
+
+def generators(seed, count):
+    return [torch.Generator().manual_seed(seed + i) for i in range(count)]
+
+
+@contextmanager
+def batches(unet) -> Iterator[list[int]]:
+    """List the batch size of every call of a denoiser."""
+    sizes = []
+    handle = unet.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    try:
+        yield sizes
+    finally:
+        handle.remove()
+
+
+def snapshot(pipe):
+    """Return what attaching must not change for good."""
+    unet = pipe.unet
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in unet.modules()]
+    needed = [p.requires_grad for p in unet.parameters()]
+    return type(pipe), inspect.signature(pipe.__call__), hooks, list(unet.state_dict()), needed, list(vars(pipe))
+
+
+def message_of(error, act) -> str:
+    with pytest.raises(error) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_one_pass_a_step_and_no_doubled_batch(pipe, adapter):
+    with batches(pipe.unet) as sizes:
+        sample(pipe, PROMPTS)
+    assert sizes == [2] * STEPS
+
+
+def test_the_dial_works(pipe, adapter):
+    low, high = sample(pipe, scale=2.0), sample(pipe, scale=8.0)
+    assert low.isfinite().all() and not torch.equal(low, high)
+    assert torch.equal(sample(pipe, scale=2.0), low)
+
+
+def test_one_scale_per_image_is_one_call_per_scale(pipe, adapter):
+    for scales in ([2.0, 8.0], (2, 8), torch.tensor([2.0, 8.0]), np.array([2.0, 8.0])):
+        both = sample(pipe, PROMPTS, scales)
+        for row, scale in enumerate((2.0, 8.0)):
+            torch.testing.assert_close(both[row], sample(pipe, PROMPTS[row], scale, seed=row)[0], rtol=1e-3, atol=1e-3)
+
+
+def test_images_per_prompt_share_their_prompts_scale(pipe, adapter):
+    images = sample(pipe, PROMPTS, [2.0, 8.0], num_images_per_prompt=2)
+    alone = sample(pipe, PROMPTS[1], 8.0, seed=2, num_images_per_prompt=2)
+    assert len(images) == 4
+    torch.testing.assert_close(images[2:], alone, rtol=1e-3, atol=1e-3)
+
+
+def test_the_other_arguments_still_work(pipe, adapter):
+    seen = []
+
+    def callback(_pipe, step, timestep, tensors):
+        seen.append((step, tensors["latents"].shape))
+        return tensors
+
+    call = dict(num_inference_steps=STEPS, guidance_scale=4.0, height=8, width=8)
+    image = pipe("a red fox", callback_on_step_end=callback, **call).images[0]
+    assert image.size == (8, 8) and len(seen) == STEPS
+    images, _ = pipe("a red fox", return_dict=False, output_type="np", **call)
+    assert images.shape == (1, 8, 8, 3)
+    assert pipe(PROMPTS, output_type="pt", **call).images.shape == (2, 3, 8, 8)
+    # as the third positional argument comes the height: positions stay what they were
+    assert pipe("a red fox", 8, 8, STEPS, None, None, 4.0, output_type="np").images.shape == (1, 8, 8, 3)
+
+
+def test_the_default_scale_of_the_pipeline_is_handed_over(pipe, adapter):
+    default = inspect.signature(pipe.__call__).parameters["guidance_scale"].default
+    images = pipe("a red fox", num_inference_steps=STEPS, output_type="latent", generator=generators(0, 1)).images
+    assert torch.equal(images, sample(pipe, scale=default))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1, 0.0, -3.0, [1.0], torch.tensor([0.5])])
+def test_without_guidance_it_is_the_bare_model_bit_for_bit(pipe, scale):
+    bare = sample(pipe, scale=1.0)
+    build(pipe).attach(pipe)
+    assert torch.equal(sample(pipe, scale=scale), bare)
+
+
+def test_disabled_is_the_teacher_bit_for_bit(pipe):
+    teacher = sample(pipe, PROMPTS)
+    adapter = build(pipe).attach(pipe)
+    assert not torch.equal(sample(pipe, PROMPTS), teacher)
+    with adapter.disabled(), batches(pipe.unet) as sizes:
+        assert torch.equal(sample(pipe, PROMPTS), teacher)
+        assert sizes == [4] * STEPS
+    with pytest.raises(ZeroDivisionError), adapter.disabled():
+        raise ZeroDivisionError
+    assert adapter.enabled
+
+
+@pytest.mark.parametrize("design", ["low_rank", "cross_attention"])
+def test_detach_undoes_attach(pipe, design):
+    teacher, before, state = sample(pipe), snapshot(pipe), copy.deepcopy(pipe.unet.state_dict())
+    adapter = build(pipe, design=design)
+    adapter.attach(pipe)
+    assert list(pipe.unet.state_dict()) == list(state)
+    adapted = sample(pipe)
+    adapter.detach()
+    assert snapshot(pipe) == before
+    assert torch.equal(sample(pipe), teacher)
+    assert all(torch.equal(value, state[key]) for key, value in pipe.unet.state_dict().items())
+    adapter.attach(pipe)
+    assert torch.equal(sample(pipe), adapted)
+    adapter.detach()
+    assert "is not attached" in message_of(ModelError, adapter.detach)
+
+
+def test_an_attached_pipeline_is_saved_as_if_it_were_bare(tmp_path):
+    pipe = pipeline()
+    pipe.save_pretrained(tmp_path / "bare")
+    build(pipe).attach(pipe)
+    assert type(pipe).__name__ == "StableDiffusionPipeline" and isinstance(pipe, StableDiffusionPipeline)
+    pipe.save_pretrained(tmp_path / "attached")
+    bare, attached = (json.loads((tmp_path / name / "model_index.json").read_text()) for name in ("bare", "attached"))
+    assert attached == bare
+    files = [sorted(p.relative_to(tmp_path / n) for p in (tmp_path / n).rglob("*")) for n in ("bare", "attached")]
+    assert files[0] == files[1]
+    weights = [(tmp_path / n / "unet/diffusion_pytorch_model.safetensors").read_bytes() for n in ("bare", "attached")]
+    assert weights[0] == weights[1]
+
+
+def test_a_copied_pipeline_shares_the_adapter(pipe):
+    teacher = sample(pipe)
+    adapter = build(pipe).attach(pipe)
+    adapted, copied = sample(pipe), copy.deepcopy(pipe)
+    assert torch.equal(sample(copied), adapted)
+    assert torch.equal(sample(pipe), adapted)
+    with adapter.disabled():
+        assert torch.equal(sample(copied), teacher)
+    assert "another adapter" in message_of(ModelError, lambda: build(pipeline()).attach(copied))
+    adapter.detach()
+    assert torch.equal(sample(copied), teacher)
+    assert torch.equal(sample(pipe), teacher)
+
+
+def test_a_copied_adapter_is_attached_to_nothing(pipe, adapter):
+    adapted, second = sample(pipe), copy.deepcopy(adapter)
+    assert not second.attached
+    adapter.detach()
+    assert torch.equal(sample(second.attach(pipe)._attachment.pipe), adapted)
+
+
+def refused(pipe, adapter, act=None) -> str:
+    """Return why attaching is refused, after making sure that it changed nothing."""
+    before = snapshot(pipe)
+    message = message_of(ModelError, act or (lambda: adapter.attach(pipe)))
+    assert snapshot(pipe) == before
+    return message
+
+
+def test_a_second_adapter_is_refused(pipe, adapter):
+    assert "attached already; call detach() first" in refused(pipe, adapter)
+    second = build(pipeline())
+    assert "has another adapter attached; detach that one first" in refused(pipe, second)
+    assert "has another adapter attached" in message_of(ModelError, lambda: second.attach(pipe.unet))
+    other = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
+    assert "has another adapter attached" in refused(other, second)
+    assert not second.attached
+    adapter.detach()
+    second.attach(pipe)
+
+
+def test_a_compiled_denoiser_is_refused():
+    pipe = pipeline()
+    adapter, plain = build(pipe), pipe.unet
+    pipe.unet = torch.compile(plain, backend="eager")
+    assert "attach first, then torch.compile" in refused(pipe, adapter)
+    pipe.unet = plain
+    plain.mid_block = torch.compile(plain.mid_block, backend="eager")
+    assert "is compiled" in refused(pipe, adapter)
+    pipe = pipeline()
+    pipe.unet.compile(backend="eager")
+    assert "UNet2DConditionModel is compiled" in refused(pipe, adapter)
+    assert not adapter.attached
+
+
+def test_another_base_model_is_refused(pipe):
+    adapter = build(pipe)
+    adapter.trained = {"base": "me/tiny"}
+    wider = pipeline(attention_head_dim=2, block_out_channels=(16, 48))
+    message = refused(wider, adapter)
+    assert "for another base model" in message and "has widths" in message and "trained on me/tiny" in message
+    assert "has no layer" in refused(pipeline(mid_block_type=None), adapter)
+    assert "str has no denoiser" in message_of(ModelError, lambda: adapter.attach("a folder"))
+    adapter.attach(pipe)
+
+
+class Unguided(StableDiffusionPipeline):
+    def __call__(self, prompt, num_inference_steps=3):
+        return prompt
+
+
+class TwiceGuided(StableDiffusionPipeline):
+    def __call__(self, prompt, guidance_scale=1.0, true_cfg_scale=1.0):
+        return prompt
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [(Unguided, "no guidance argument"), (TwiceGuided, "2 guidance arguments (guidance_scale")]
+)
+def test_a_pipeline_without_one_guidance_argument_is_refused(pipe, kind, told):
+    adapter = build(pipe)
+    pipe.__class__ = kind
+    assert told in refused(pipe, adapter)
+    assert not adapter.attached
+
+
+@pytest.mark.parametrize(
+    ("design", "patterns", "told"),
+    [
+        ("low_rank", ("to_x",), "match nothing in UNet2DConditionModel; for instance"),
+        ("low_rank", "(", "is no regular expression"),
+        ("low_rank", "attn1", "but this design adapts linear layers"),
+        ("offset", "to_q", "but this design adapts attention modules"),
+    ],
+)
+def test_targets_that_fit_nothing_are_refused(pipe, design, patterns, told):
+    assert told in message_of(ModelError, lambda: build(pipe, design=design, target_modules=patterns))
+
+
+@pytest.mark.parametrize("patterns", ["to_q", ("to_q", "to_k"), r".*attn2\.to_[qk]"])
+def test_targets_are_chosen_by_suffix_or_regex(pipe, patterns):
+    adapter = build(pipe, target_modules=patterns)
+    assert adapter.shapes and all(name.rpartition(".")[2] in ("to_q", "to_k") for name in adapter.shapes)
+
+
+@pytest.mark.parametrize(
+    ("scale", "told"),
+    [
+        (float("nan"), "give a finite number"),
+        (float("inf"), "give a finite number"),
+        ("7.5", "give a number, or one number per image"),
+        ([2.0, "x"], "give a number, or one number per image"),
+        (None, "give a number, or one number per image"),
+        ([], "give a finite number"),
+        ([2.0, 3.0, 4.0], "3 guidance scales for 2 images; give one, or one per image"),
+    ],
+)
+def test_a_bad_scale_is_refused_and_leaves_nothing_behind(pipe, adapter, scale, told):
+    before = sample(pipe)
+    assert told in message_of(InputError, lambda: sample(pipe, PROMPTS, scale))
+    assert adapter.guidance_scale is None
+    assert torch.equal(sample(pipe), before)
+
+
+def test_a_scale_below_one_is_refused_where_it_is_set(pipe, adapter):
+    with pytest.raises(InputError, match=r"guidance_scale is 0\.5; give at least 1"):
+        adapter.guidance_scale = 0.5
+
+
+def test_a_bare_denoiser_needs_a_scale(pipe):
+    adapter, recorder = build(pipe), Recorder(pipe, PROMPTS, TrajectoryConfig(sampling_steps=2, keep=1))
+    inputs = inputs_of(recorder.states([0]))
+    adapter.attach(pipe.unet)
+    told = message_of(InputError, lambda: predict(pipe.unet, inputs, recorder.static))
+    assert "set adapter.guidance_scale, or call the pipeline" in told
+
+
+def test_scales_outside_the_trained_range_warn(pipe, adapter):
+    adapter.trained = {"scale_min": 1.5, "scale_max": 9.0}
+    for scale in (1.0, 1.5, 9.0):
+        sample(pipe, scale=scale)
+    for scale in (1.2, 12.0):
+        with pytest.warns(UserWarning, match=f"guidance_scale {scale:g} is outside 1.5 to 9, which"):
+            sample(pipe, scale=scale)
+
+
+def test_negative_prompts_warn_and_are_ignored(pipe, adapter):
+    plain = sample(pipe)
+    with pytest.warns(UserWarning, match="negative_prompt is ignored"):
+        assert torch.equal(sample(pipe, negative_prompt="a blue cat"), plain)
+    embeds, _ = pipe.encode_prompt("a blue cat", torch.device("cpu"), 1, False)
+    with pytest.warns(UserWarning, match="negative_prompt_embeds is ignored"):
+        assert torch.equal(sample(pipe, negative_prompt_embeds=embeds), plain)
+    assert torch.equal(sample(pipe, negative_prompt=""), plain)
+
+
+def add_lora(pipe) -> None:
+    torch.manual_seed(3)
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+
+
+def test_lora_before_or_after_attaching_is_the_same(pipe):
+    adapter = build(pipe).attach(pipe)
+    without = sample(pipe)
+    add_lora(pipe)
+    after = sample(pipe)
+    assert not torch.allclose(after, without, rtol=1e-3)
+    adapter.detach()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in pipe.unet.modules())
+    adapter.attach(pipe)
+    torch.testing.assert_close(sample(pipe), after, rtol=1e-3, atol=1e-3)
+    with adapter.disabled():
+        built_after = build(pipe)
+    assert list(built_after.shapes.items()) == list(adapter.shapes.items())
+    with adapter.disabled():
+        teacher = sample(pipe)
+    adapter.detach()
+    assert torch.equal(sample(pipe), teacher)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(pipe):
+    adapter, recorder = build(pipe), Recorder(pipe, PROMPTS, TrajectoryConfig(sampling_steps=2, keep=2))
+    inputs, unet = inputs_of(recorder.states([0, 1])), pipe.unet.train()
+    adapter.attach(unet).guidance_scale = 4.0
+
+    def gradients():
+        adapter.zero_grad()
+        predict(unet, inputs, recorder.static).square().mean().backward()
+        return [parameter.grad.clone() for parameter in adapter.parameters()]
+
+    plain = gradients()
+    unet.enable_gradient_checkpointing()
+    for a, b in zip(gradients(), plain, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+class Model(nn.Module):
+    def forward(self, x):
+        return x
+
+
+def test_a_model_without_attention_is_refused(pipe):
+    spec = build(pipe).spec
+    told = message_of(ModelError, lambda: Adapter.build(Model(), spec))
+    assert "Model has no attention blocks to adapt; name layers with target_modules" in told
