@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, provenance, save
 from torch import Tensor
 
+from common import RESULTS, provenance, save
 from guidefold.adapters import Adapter
 from guidefold.adapters.conditions import ConditionSpec
 from guidefold.adapters.layers import DESIGNS
@@ -35,14 +35,14 @@ from guidefold.guidance import classifier_free
 from guidefold.trajectories.recorder import States
 from guidefold.trajectories.store import Store
 
-SCALES = (2.0, 4.0, 6.0, 8.0)
-JUDGED = 32
+SCALES = (2.0, 4.0, 8.0)
+JUDGED = 12
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("designs", "data"))
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--trajectories", type=int, default=128)
     parser.add_argument("--rank", type=int, default=8, help="of low_rank; the others get the rank of equal size")
@@ -54,7 +54,12 @@ def main() -> None:
     trajectory = TrajectoryConfig(trajectories=options.trajectories, keep=10)
     store = record(pipe, bundle.prompts(), work / "store", trajectory)
     rows = (designs if options.what == "designs" else data)(pipe, store, trajectory, options)
-    budget = {"steps": options.steps, "batch_size": options.batch_size, "trajectories": options.trajectories, "keep": 10}
+    budget = {
+        "steps": options.steps,
+        "batch_size": options.batch_size,
+        "trajectories": options.trajectories,
+        "keep": 10,
+    }
     save(RESULTS / f"{options.what}.json", made, {"budget": budget, "judged_prompts": JUDGED, "rows": rows})
     if options.work is None:
         shutil.rmtree(work)
@@ -69,7 +74,10 @@ def settings(options: Any, source: str) -> TrainConfig:
 
 def equal_rank(pipe: Any, spec: ConditionSpec, design: str, parameters: int) -> int:
     """Return the rank at which a design comes nearest to a number of parameters."""
-    counts = {rank: Adapter.build(pipe.unet, spec, AdapterConfig(design=design, rank=rank)).parameter_count() for rank in (1, 2)}
+    counts = {
+        rank: Adapter.build(pipe.unet, spec, AdapterConfig(design=design, rank=rank)).parameter_count()
+        for rank in (1, 2)
+    }
     return max(1, round((parameters - counts[1]) / (counts[2] - counts[1])) + 1)
 
 
@@ -82,7 +90,11 @@ def designs(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any)
         rank = equal_rank(pipe, spec, design, size)
         for source in ("recorded", "online"):
             config = settings(options, source)
-            states = RecordedStates(store, config) if source == "recorded" else OnlineStates(pipe, bundle.prompts(), trajectory, config)
+            states = (
+                RecordedStates(store, config)
+                if source == "recorded"
+                else OnlineStates(pipe, bundle.prompts(), trajectory, config)
+            )
             adapter = AdapterConfig(design=design, rank=rank)
             rows.append({"design": design, "rank": rank, "source": source, **trained(pipe, states, adapter, config)})
             print(rows[-1], flush=True)
@@ -154,7 +166,9 @@ def trained(pipe: Any, source: Any, adapter: AdapterConfig, config: TrainConfig)
         student.adapter.detach()
     seconds = time.perf_counter() - start
     student.adapter.attach(pipe)
-    judged = dict(prompts=bundle.held_out_prompts()[:JUDGED], guidance_scales=SCALES, steps=20, seed=1_000_000, batch=JUDGED)
+    judged = dict(
+        prompts=bundle.held_out_prompts()[:JUDGED], guidance_scales=SCALES, steps=20, seed=1_000_000, batch=JUDGED
+    )
     by_scale, by_timestep = on_teacher_states(pipe, student.adapter, **judged)
     own = on_own_states(pipe, student.adapter, **judged)
     student.adapter.detach()

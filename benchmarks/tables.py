@@ -1,6 +1,6 @@
 """Write docs/benchmarks.md from the JSON under benchmarks/results: no figure is typed by hand.
 
-    python benchmarks/tables.py
+python benchmarks/tables.py
 """
 
 import json
@@ -30,13 +30,21 @@ def interval(value: dict[str, float] | None, form: str = ".3f") -> str:
 
 def made(entry: dict[str, Any]) -> str:
     how = entry["made"]
-    return f"`{how['command']}`, commit {how['commit'][:9]}, {how['cpu']}, {how['threads']} threads, torch {how['torch']}."
+    return (
+        f"`{how['command']}`, commit {how['commit'][:9]}, {how['cpu']}, {how['threads']} threads, torch {how['torch']}."
+    )
 
 
 def teacher(entry: dict[str, Any]) -> str:
     results = entry["results"]
     rows = [
-        (f"{row['guidance_scale']:g}", interval(row["frechet"]), interval(row["clip_score"], ".1f"), f"{row['precision']:.2f}", f"{row['recall']:.2f}")
+        (
+            f"{row['guidance_scale']:g}",
+            interval(row["frechet"]),
+            interval(row["clip_score"], ".1f"),
+            f"{row['precision']:.2f}",
+            f"{row['recall']:.2f}",
+        )
         for row in results["rows"]
     ]
     text = f"{results['images']} images a scale, prompts of held-out names, {results['steps']} steps. {made(entry)}\n\n"
@@ -48,15 +56,44 @@ def adapter(entry: dict[str, Any]) -> str:
     results = entry["results"]
     rows = []
     for row in results["rows"]:
-        recovered = results["recovered_by_scale"].get(str(row["guidance_scale"])) if row["variant"] == "adapter" else None
-        own = results["recovered_on_own_states"].get(str(row["guidance_scale"])) if row["variant"] == "adapter" else None
+        recovered = (
+            results["recovered_by_scale"].get(str(row["guidance_scale"])) if row["variant"] == "adapter" else None
+        )
+        own = (
+            results["recovered_on_own_states"].get(str(row["guidance_scale"])) if row["variant"] == "adapter" else None
+        )
         shares = [f"{value:.1%}" if value is not None else "" for value in (recovered, own)]
         distances = [f"{row[name]:.3f}" if row[name] is not None else "" for name in ("ssim", "feature_distance")]
         rows.append(
-            (f"{row['guidance_scale']:g}", row["variant"], f"{row['passes']:g}", f"{row['seconds_per_image']:.3f}", *shares, interval(row["frechet"]), interval(row["clip_score"], ".1f"), *distances)
+            (
+                f"{row['guidance_scale']:g}",
+                row["variant"],
+                f"{row['passes']:g}",
+                f"{row['seconds_per_image']:.3f}",
+                *shares,
+                interval(row["frechet"]),
+                interval(row["clip_score"], ".1f"),
+                *distances,
+            )
         )
-    columns = ("scale", "variant", "passes", "s / image", "recovered", "on own states", "Fréchet distance", "CLIP score", "SSIM to CFG", "feature distance to CFG")
-    return f"{len(results['prompts'])} held-out prompts, {results['sampling_steps']} steps. {made(entry)}\n\n" + table(columns, rows) + "\n\n" + gains(results)
+    columns = (
+        "scale",
+        "variant",
+        "passes",
+        "s / image",
+        "recovered",
+        "on own states",
+        "Fréchet distance",
+        "CLIP score",
+        "SSIM to CFG",
+        "feature distance to CFG",
+    )
+    return (
+        f"{len(results['prompts'])} held-out prompts, {results['sampling_steps']} steps. {made(entry)}\n\n"
+        + table(columns, rows)
+        + "\n\n"
+        + gains(results)
+    )
 
 
 def gains(results: dict[str, Any]) -> str:
@@ -64,14 +101,26 @@ def gains(results: dict[str, Any]) -> str:
     scales: dict[float, dict[str, float]] = {}
     for row in results["rows"]:
         scales.setdefault(row["guidance_scale"], {})[row["variant"]] = row["clip_score"]["value"]
-    rows = [(f"{scale:g}", f"{(one['adapter'] - one['none']) / (one['cfg'] - one['none']):.0%}") for scale, one in scales.items()]
+    rows = [
+        (f"{scale:g}", f"{(one['adapter'] - one['none']) / (one['cfg'] - one['none']):.0%}")
+        for scale, one in scales.items()
+    ]
     return table(("scale", "share of CFG's CLIP gain that the adapter keeps"), rows)
 
 
 def designs(entry: dict[str, Any]) -> str:
     results, rows = entry["results"], []
     for row in sorted(results["rows"], key=lambda row: -row["recovered"]):
-        rows.append((row["design"], row["rank"], row["source"], f"{row['parameters']:,}", f"{row['recovered']:.1%}", f"{row['recovered_on_own_states']:.1%}"))
+        rows.append(
+            (
+                row["design"],
+                row["rank"],
+                row["source"],
+                f"{row['parameters']:,}",
+                f"{row['recovered']:.1%}",
+                f"{row['recovered_on_own_states']:.1%}",
+            )
+        )
     budget = ", ".join(f"{name} {value}" for name, value in results["budget"].items())
     columns = ("design", "rank", "source", "parameters", "recovered", "on own states")
     return f"Equal budget ({budget}) and equal size. {made(entry)}\n\n" + table(columns, rows)
@@ -79,7 +128,9 @@ def designs(entry: dict[str, Any]) -> str:
 
 def data(entry: dict[str, Any]) -> str:
     results = entry["results"]
-    rows = [(row["data"], f"{row['recovered']:.1%}", f"{row['recovered_on_own_states']:.1%}") for row in results["rows"]]
+    rows = [
+        (row["data"], f"{row['recovered']:.1%}", f"{row['recovered_on_own_states']:.1%}") for row in results["rows"]
+    ]
     budget = ", ".join(f"{name} {value}" for name, value in results["budget"].items())
     return f"Equal budget ({budget}). {made(entry)}\n\n" + table(("trained on", "recovered", "on own states"), rows)
 
@@ -96,8 +147,20 @@ def speed(entry: dict[str, Any]) -> str:
         )
         for case, one in entry["results"].items()
     ]
-    columns = ("denoiser:batch", "parameters", "adapter", "CFG ms", "adapter ms", "bare ms", "adapter / bare", "CFG / adapter")
-    return f"Rank {entry['made']['rank']}, {entry['made']['dtype']}; medians, quartiles of the ratios within a round. {made(entry)}\n\n" + table(columns, rows)
+    columns = (
+        "denoiser:batch",
+        "parameters",
+        "adapter",
+        "CFG ms",
+        "adapter ms",
+        "bare ms",
+        "adapter / bare",
+        "CFG / adapter",
+    )
+    return (
+        f"Rank {entry['made']['rank']}, {entry['made']['dtype']}; medians, and quartiles of the ratios within a round. "
+        f"{made(entry)}\n\n" + table(columns, rows)
+    )
 
 
 def interval_of(quartiles: dict[str, float]) -> str:

@@ -1,14 +1,13 @@
 """Proof that guidance matters on the bundled teacher: metrics and pictures over guidance scales.
 
-    python benchmarks/teacher.py
+python benchmarks/teacher.py
 """
 
 import argparse
-from pathlib import Path
 
-from common import RESULTS, provenance, save
 from PIL import Image
 
+from common import RESULTS, provenance, save
 from guidefold.config import EvalConfig
 from guidefold.demo import bundle
 from guidefold.evaluation import gallery
@@ -16,7 +15,14 @@ from guidefold.evaluation.evaluate import evaluate, spread_over, to_image
 from guidefold.evaluation.sampling import sample
 
 SCALES = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0)
-SHOWN = ("red apple, noto", "cat face, twemoji", "guitar, noto", "red heart, twemoji", "airplane, noto", "snowman, twemoji")
+SHOWN = (
+    "red apple, noto",
+    "cat face, twemoji",
+    "guitar, noto",
+    "red heart, twemoji",
+    "airplane, noto",
+    "snowman, twemoji",
+)
 
 
 def main() -> None:
@@ -30,10 +36,17 @@ def main() -> None:
     results, _ = evaluate(pipe, None, bundle.held_out_prompts(), judge, config)
     rows = [results.of("none")[0], *results.of("cfg")]
     columns = ("guidance_scale", "frechet", "clip_score", "kernel_distance", "precision", "recall")
-    table = [dict(zip(columns, (scale, *(getattr(row, name) for name in columns[1:])), strict=True)) for scale, row in zip(SCALES, rows, strict=True)]
+    table = [
+        dict(zip(columns, (scale, *(getattr(row, name) for name in columns[1:])), strict=True))
+        for scale, row in zip(SCALES, rows, strict=True)
+    ]
     for line in table:
         line |= {name: vars(line[name]) for name in ("frechet", "clip_score")}
-    save(RESULTS / "teacher.json", made, {"images": options.images, "steps": config.sampling_steps, "judge": judge.name, "rows": table})
+    save(
+        RESULTS / "teacher.json",
+        made,
+        {"images": options.images, "steps": config.sampling_steps, "judge": judge.name, "rows": table},
+    )
     picture(pipe).save(RESULTS / "teacher.png")
 
 

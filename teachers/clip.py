@@ -15,7 +15,9 @@ WIDTH = 192
 def tokenizer(captions: list[str]) -> CLIPTokenizer:
     """Learn a byte-pair vocabulary from the training captions."""
     start, end = "<|startoftext|>", "<|endoftext|>"
-    base = CLIPTokenizer(vocab={start: 0, end: 1}, merges=[], unk_token=end, bos_token=start, eos_token=end, pad_token=end)
+    base = CLIPTokenizer(
+        vocab={start: 0, end: 1}, merges=[], unk_token=end, bos_token=start, eos_token=end, pad_token=end
+    )
     words = base.train_new_from_iterator(captions, vocab_size=1500)
     words.model_max_length = TOKENS
     return words
@@ -58,4 +60,15 @@ def train(pixels: Tensor, tokens: Tensor, clip: CLIPModel, run: Path, *, steps: 
         logits = output.logits_per_text.float()
         return (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(logits.T, target)) / 2
 
-    return fit("clip", clip, loss_of, size=len(pixels), steps=steps, batch=batch, peak=1e-3, run=run, decay=0.995, weight_decay=0.1)
+    return fit(
+        "clip",
+        clip,
+        loss_of,
+        size=len(pixels),
+        steps=steps,
+        batch=batch,
+        peak=1e-3,
+        run=run,
+        decay=0.995,
+        weight_decay=0.1,
+    )

@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-PACKAGES = {"noto": ("google", "emoji-datasource-google@16.0.0"), "twemoji": ("twitter", "emoji-datasource-twitter@16.0.0")}
+PACKAGES = {
+    "noto": ("google", "emoji-datasource-google@16.0.0"),
+    "twemoji": ("twitter", "emoji-datasource-twitter@16.0.0"),
+}
 TONES = {"1F3FB": "light", "1F3FC": "medium light", "1F3FD": "medium", "1F3FE": "medium dark", "1F3FF": "dark"}
 HELD_OUT = 0.1
 
@@ -39,7 +42,9 @@ def fetch(cache: Path, style: str) -> Path:
     folder, package = cache / style, PACKAGES[style][1]
     if not (folder / "package").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["npm", "pack", "--silent", "--pack-destination", folder, package], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["npm", "pack", "--silent", "--pack-destination", folder, package], check=True, stdout=subprocess.DEVNULL
+        )
         wanted = ("package/emoji.json", f"package/img/{PACKAGES[style][0]}/64/")
         with tarfile.open(next(folder.glob("*.tgz"))) as archive:
             members = [m for m in archive.getmembers() if m.name.startswith(wanted)]
@@ -69,7 +74,9 @@ def load(cache: Path) -> list[Emoji]:
                 path = package / "img" / vendor / "64" / file
                 if path.exists():
                     name = entry["name"].lower()
-                    emojis.append(Emoji(name=name, caption=f"{description}, {style}", path=path, held_out=is_held_out(name)))
+                    emojis.append(
+                        Emoji(name=name, caption=f"{description}, {style}", path=path, held_out=is_held_out(name))
+                    )
     return emojis
 
 

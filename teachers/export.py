@@ -28,7 +28,10 @@ def save_judge(folder: Path, judge: CLIPModel, held_out: list[Emoji]) -> None:
     own, states = tower.state_dict(), judge.state_dict()
     tower.load_state_dict({key: states[key] for key in own})
     tower.half().save_pretrained(folder)
-    tensors = {"text_projection": judge.text_projection.weight.half(), "reference": image_features(pixels(held_out), judge).half()}
+    tensors = {
+        "text_projection": judge.text_projection.weight.half(),
+        "reference": image_features(pixels(held_out), judge).half(),
+    }
     save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "extra.safetensors")
 
 

@@ -30,7 +30,9 @@ def batch_indices(step: int, batch: int, size: int, seed: int) -> Tensor:
     return torch.tensor(picked)
 
 
-def save_state(path: Path, step: int, model: nn.Module, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+def save_state(
+    path: Path, step: int, model: nn.Module, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer
+) -> None:
     """Write a checkpoint in one piece: it is there completely or not at all."""
     tensors = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.items()}
@@ -86,7 +88,13 @@ def fit(
     if checkpoint.exists():
         start = load_state(checkpoint, model, ema, optimizer)
     saved = time.monotonic()
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"))
+    columns = (
+        TextColumn(name),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
     with Progress(*columns) as progress, (run / f"{name}.jsonl").open("a") as log:
         bar = progress.add_task(name, total=steps, completed=start, loss="")
         average = None

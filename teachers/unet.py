@@ -37,6 +37,7 @@ def scheduler() -> DDIMScheduler:
         timestep_spacing="trailing",
         rescale_betas_zero_snr=True,
         clip_sample=False,
+        steps_offset=1,
         set_alpha_to_one=True,
     )
 
@@ -53,7 +54,9 @@ def train(
         drop = torch.rand(len(indices), generator=generator, device=device) < DROPPED
         states = torch.where(drop[:, None, None], empty.to(device), states)
         # one timestep from each of B equal strata: the loss is much less noisy than with independent ones
-        strata = torch.arange(len(indices), device=device) + torch.rand(len(indices), generator=generator, device=device)
+        strata = torch.arange(len(indices), device=device) + torch.rand(
+            len(indices), generator=generator, device=device
+        )
         timesteps = (strata * levels / len(indices)).long()
         noise = torch.randn(clean.shape, generator=generator, device=device)
         noisy, target = noises.add_noise(clean, noise, timesteps), noises.get_velocity(clean, noise, timesteps)

@@ -1,5 +1,6 @@
 """A denoiser compiles whole with an adapter attached, and once for all guidance scales."""
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -34,6 +35,20 @@ def test_it_compiles_whole_and_once_for_all_scales(name, design):
         adapter.guidance_scale = scale
         torch.testing.assert_close(run(compiled, call), prediction, rtol=1e-4, atol=1e-4)
         assert counter.frame_count == GRAPHS
+
+
+def test_a_graph_of_the_bare_model_is_not_taken_for_one_with_an_adapter(monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "skip_nnmodule_hook_guards", True)
+    denoiser, call, adapter = build("dit")
+    twin = copy.deepcopy(denoiser)
+    bare = torch.compile(denoiser, backend="eager")
+    expected_bare = run(bare, call)
+    adapter.attach(twin).guidance_scale = 4.0
+    expected = run(twin, call)
+    adapted = torch.compile(twin, backend="eager")
+    for _ in range(2):
+        torch.testing.assert_close(run(bare, call), expected_bare)
+        torch.testing.assert_close(run(adapted, call), expected)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at it

@@ -62,7 +62,11 @@ def test_readme_python_runs(tmp_path, monkeypatch):
         config=TrainConfig(steps=2, batch_size=4, validation=1),
     )
     pipe = bundle.load_teacher()
-    code = blocks("python")[0].replace("guidefold.distill(", "distill(").replace("guidance_scale=7.5)", "guidance_scale=7.5, num_inference_steps=2)")
+    code = (
+        blocks("python")[0]
+        .replace("guidefold.distill(", "distill(")
+        .replace("guidance_scale=7.5)", "guidance_scale=7.5, num_inference_steps=2)")
+    )
     scope = {"pipe": pipe, "distill": small}
     exec(code, scope)
     assert scope["image"].size == (64, 64)
@@ -112,6 +116,8 @@ def test_sampling_is_the_same_again(tmp_path):
     def image():
         pipe = bundle.load_teacher()
         load_adapter("bundled").attach(pipe)
-        return pipe("red heart, noto", num_inference_steps=3, generator=torch.Generator().manual_seed(0), output_type="pt").images
+        return pipe(
+            "red heart, noto", num_inference_steps=3, generator=torch.Generator().manual_seed(0), output_type="pt"
+        ).images
 
     assert torch.equal(image(), image())

@@ -43,7 +43,8 @@ def record(
     prompts = read_conditions(conditions)
     pipe = models.load_pipeline(model, device, dtype)
     if dry_run:
-        return show_cost(recording_cost(Recorder(pipe, prompts, trajectory)))
+        show_cost(recording_cost(Recorder(pipe, prompts, trajectory)))
+        return
     store = run.record(pipe, prompts, output, trajectory)
     print(f"{trajectory.trajectories} trajectories in {store.folder}")
 
@@ -66,7 +67,8 @@ def train(
     pipe = models.load_pipeline(model, device, dtype)
     if dry_run:
         source = run.open_source(pipe, store, prompts, train, trajectory)
-        return show_cost(training_cost(pipe, source, adapter, train, trajectory))
+        show_cost(training_cost(pipe, source, adapter, train, trajectory))
+        return
     trained = run.train(
         pipe, output, store=store, conditions=prompts, adapter=adapter, config=train, trajectory=trajectory
     )
@@ -93,7 +95,8 @@ def distill(
             show_cost(recording_cost(Recorder(pipe, prompts, trajectory)))
         # the cost of a training step does not depend on where its states come from, but for their making
         source = run.OnlineStates(pipe, prompts, trajectory, train)
-        return show_cost(training_cost(pipe, source, adapter, train, trajectory))
+        show_cost(training_cost(pipe, source, adapter, train, trajectory))
+        return
     trained = run.distill(pipe, prompts, output, adapter=adapter, trajectory=trajectory, config=train)
     say_trained(trained, output)
 
@@ -173,7 +176,18 @@ def evaluate(
 
 def show_evaluation(results: Evaluation) -> None:
     """Print the table of an evaluation."""
-    columns = ("scale", "passes", "time ratio", "recovered", "Fréchet none", "CFG", "adapter", "CLIP none", "CFG", "adapter")
+    columns = (
+        "scale",
+        "passes",
+        "time ratio",
+        "recovered",
+        "Fréchet none",
+        "CFG",
+        "adapter",
+        "CLIP none",
+        "CFG",
+        "adapter",
+    )
     ui.table(f"Judged on {len(results.prompts)} held-out prompts", columns, gallery.table_rows(results))
 
 
@@ -185,7 +199,11 @@ def report(*, run: Path, output: Path | None) -> None:
 def info(*, target: str | None) -> None:
     """Tell what an adapter, a store, a run or this installation is."""
     if target is None:
-        rows = [("device", models.best_device(None)), ("torch", torch.__version__), ("threads", torch.get_num_threads())]
+        rows = [
+            ("device", models.best_device(None)),
+            ("torch", torch.__version__),
+            ("threads", torch.get_num_threads()),
+        ]
         rows += [("bundled teacher", bundle.TEACHER), ("bundled adapter", bundle.ADAPTER)]
         return ui.table("guidefold", ("what", "is"), rows)
     folder = Path(target)

@@ -21,7 +21,9 @@ def best_device(device: str | None) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} cannot be used here; leave --device out for {best_device(None)}") from error
+        raise InputError(
+            f"device {device!r} cannot be used here; leave --device out for {best_device(None)}"
+        ) from error
     return device
 
 
@@ -30,13 +32,15 @@ def load_pipeline(model: str, device: str | None, dtype: str) -> Any:
     place, kind = best_device(device), getattr(torch, dtype)
     if model == BUNDLED:
         return bundle.load_teacher(place, kind)
-    from diffusers import DiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     try:
         return DiffusionPipeline.from_pretrained(model, torch_dtype=kind).to(place)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"cannot load a pipeline from {model}: {reason}; give a diffusers folder or hub name") from error
+        raise ModelError(
+            f"cannot load a pipeline from {model}: {reason}; give a diffusers folder or hub name"
+        ) from error
 
 
 def load_adapter(adapter: str) -> Adapter:

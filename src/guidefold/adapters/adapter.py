@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
+import torch._dynamo.config
 from torch import Tensor, nn
 
 from guidefold.adapters.conditions import ConditionEncoder, ConditionSpec
@@ -117,6 +118,7 @@ class Adapter(nn.Module):
             fold(pipe, self)
             self.to(denoiser.device, denoiser.dtype)  # pyright: ignore[reportCallIssue, reportArgumentType]
             self.requires_grad_(False)
+        look_for_hooks()
         # not a child: offloading and casting of the denoiser must not see the adapter
         object.__setattr__(self, "_attachment", attachment)
         attachment.handles.append(denoiser.register_forward_pre_hook(self._pre_hook(), with_kwargs=True))
@@ -238,6 +240,13 @@ class Adapter(nn.Module):
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def look_for_hooks() -> None:
+    """Keep the compiler from running a graph that it made for a model of the same class without an adapter."""
+    if torch._dynamo.config.skip_nnmodule_hook_guards:
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
+        torch.compiler.reset()  # graphs from before do not look
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -20,13 +20,15 @@ HELD_OUT_PROMPTS = TEACHER / "held_out_prompts.txt"
 
 def load_teacher(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Any:
     """Return the bundled `StableDiffusionPipeline`: 64-pixel emoji from prompts such as "a name, noto"."""
-    from diffusers import StableDiffusionPipeline
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
     from diffusers.utils import logging
 
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(TEACHER, torch_dtype=dtype, safety_checker=None, local_files_only=True)
+        pipe = StableDiffusionPipeline.from_pretrained(
+            TEACHER, torch_dtype=dtype, safety_checker=None, local_files_only=True
+        )
     finally:
         logging.set_verbosity(before)
     return pipe.to(device)

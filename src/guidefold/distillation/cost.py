@@ -9,6 +9,7 @@ import torch
 from guidefold.adapters import Adapter
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import find_denoiser
+from guidefold.distillation.loop import parameter_device
 from guidefold.distillation.losses import guidance_loss
 from guidefold.distillation.states import OnlineStates, Source
 from guidefold.distillation.student import Student
@@ -50,16 +51,17 @@ def training_cost(
 ) -> Cost:
     """Return the cost of a training, from one trial step whose weights are thrown away."""
     denoiser = find_denoiser(pipe)
-    trial = Adapter.build(denoiser, source.spec, adapter).to(denoiser.device)  # pyright: ignore[reportArgumentType]
+    device = parameter_device(denoiser)
+    trial = Adapter.build(denoiser, source.spec, adapter).to(device)
     start = time.perf_counter()
-    states = {name: value.to(denoiser.device) for name, value in source.batch(0).items()}
+    states = {name: value.to(device) for name, value in source.batch(0).items()}
     making = time.perf_counter() - start
     student = Student(denoiser, trial.attach(denoiser), source.static)
     try:
         with torch.enable_grad():
             start = time.perf_counter()
             prediction = student(states)
-            guidance_loss(prediction, states["pred_guided"], states["pred_cond"], states["guidance_scale"]).backward()
+            guidance_loss(prediction, states["pred_guided"], states["guidance_scale"], torch.ones(())).backward()
     finally:
         trial.detach()
         denoiser.zero_grad(set_to_none=True)

@@ -14,7 +14,7 @@ from guidefold.evaluation import metrics
 from guidefold.evaluation.judge import Judge, in_batches
 from guidefold.evaluation.predictions import on_own_states, on_teacher_states
 from guidefold.evaluation.report import PictureRow
-from guidefold.evaluation.results import Evaluation, Row, Variant
+from guidefold.evaluation.results import VARIANTS, Evaluation, Row, Variant
 from guidefold.evaluation.sampling import Sampled, sample_variants
 from guidefold.ui import progress
 
@@ -83,7 +83,8 @@ def rows_of(
     rows = []
     for scale in config.scales:
         teacher = sampled["cfg", scale], features["cfg", scale]
-        for variant, at in (("none", OFF), ("cfg", scale), ("adapter", scale)):
+        for variant in VARIANTS:
+            at = OFF if variant == "none" else scale
             if (variant, at) in sampled:
                 own = sampled[variant, at], features[variant, at]
                 rows.append(row_of(variant, scale, own, teacher, texts, judge.reference, config))

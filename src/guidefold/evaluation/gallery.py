@@ -30,7 +30,9 @@ def grid(columns: Mapping[str, Sequence[Image.Image]], prompts: Sequence[str]) -
     first = next(iter(columns.values()))[0]
     zoom = max(1, 128 // first.width)
     width, height = first.width * zoom, first.height * zoom
-    sheet = Image.new("RGB", (len(columns) * (width + MARGIN), TITLE + len(prompts) * (height + MARGIN + TITLE)), "white")
+    sheet = Image.new(
+        "RGB", (len(columns) * (width + MARGIN), TITLE + len(prompts) * (height + MARGIN + TITLE)), "white"
+    )
     draw = ImageDraw.Draw(sheet)
     for column, (name, pictures) in enumerate(columns.items()):
         draw.text((column * (width + MARGIN) + 2, 2), NAMES.get(name, name), fill="black")
@@ -50,7 +52,9 @@ def save_results(folder: Path, results: Evaluation, pictures: Sequence[PictureRo
     for number, picture in enumerate(pictures):
         for name, image in picture.images.items():
             save_image(image, folder / PICTURES / f"{number}-{name}.png")
-        rows.append({"prompt": picture.prompt, "guidance_scale": picture.guidance_scale, "images": list(picture.images)})
+        rows.append(
+            {"prompt": picture.prompt, "guidance_scale": picture.guidance_scale, "images": list(picture.images)}
+        )
     replace_text(folder / PICTURES / "pictures.json", json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -76,7 +80,9 @@ def report_of(folder: Path, output: Path | None = None, *, notes: Sequence[str] 
     path = output or folder / "report.html"
     rows = [json.loads(line) for line in lines if line.endswith("}")]
     title = "Guidance in one forward pass"
-    return write_report(path, title=title, evaluation=results, pictures=load_pictures(folder), loss_log=rows, notes=notes)
+    return write_report(
+        path, title=title, evaluation=results, pictures=load_pictures(folder), loss_log=rows, notes=notes
+    )
 
 
 def by_variant(results: Evaluation) -> dict[float, dict[str, Row]]:
@@ -92,13 +98,21 @@ def value_of(value: Interval | None, form: str) -> str:
 
 
 def table_rows(results: Evaluation) -> list[list[str]]:
-    """Return one line per scale: passes, time ratio, guidance recovered, Fréchet distance and CLIP score of all three."""
+    """Return a line per scale: passes, time ratio, guidance recovered, Fréchet distance and CLIP score of each."""
     lines = []
     for scale, rows in by_variant(results).items():
         ordered = [rows[name] for name in NAMES if name in rows]
         cfg, student = rows["cfg"], rows.get("adapter", rows["cfg"])
         recovered = results.recovered_by_scale.get(str(float(scale)))
-        line = [f"{scale:g}", f"{cfg.passes:g} and {student.passes:g}", f"{cfg.seconds_per_image / student.seconds_per_image:.2f}"]
+        line = [
+            f"{scale:g}",
+            f"{cfg.passes:g} and {student.passes:g}",
+            f"{cfg.seconds_per_image / student.seconds_per_image:.2f}",
+        ]
         line += ["" if recovered is None else f"{recovered:.1%}"]
-        lines.append(line + [value_of(row.frechet, ".3f") for row in ordered] + [value_of(row.clip_score, ".1f") for row in ordered])
+        lines.append(
+            line
+            + [value_of(row.frechet, ".3f") for row in ordered]
+            + [value_of(row.clip_score, ".1f") for row in ordered]
+        )
     return lines

@@ -31,9 +31,14 @@ def on_teacher_states(
     missed, whole, scales, times = [], [], [], []
     for scale in guidance_scales:
         config = TrajectoryConfig(
-            trajectories=len(prompts), sampling_steps=steps, keep=min(STATES_KEPT, steps), scale_min=scale, scale_max=scale,
-            record_batch=min(batch, len(prompts)), seed=seed,
-        )  # fmt: skip
+            trajectories=len(prompts),
+            sampling_steps=steps,
+            keep=min(STATES_KEPT, steps),
+            scale_min=scale,
+            scale_max=scale,
+            record_batch=min(batch, len(prompts)),
+            seed=seed,
+        )
         with adapter.disabled():
             recorder = Recorder(pipe, prompts, config)
         student = Student(find_denoiser(pipe), adapter, recorder.static)
@@ -41,7 +46,8 @@ def on_teacher_states(
             with adapter.disabled():
                 states = recorder.states(numbers)
             above, below = energies(student, states)
-            missed.append(above), whole.append(below)
+            missed.append(above)
+            whole.append(below)
             scales += [str(float(scale))] * len(above)
             times += [str(int(t)) for t in states[f"call.{recorder.spec.timestep}"].tolist()]
     above, below = torch.cat(missed), torch.cat(whole)

@@ -53,7 +53,7 @@ def sample(
     seed: int,
     adapter: Adapter | None,
 ) -> Sampled:
-    """Sample one batch of a variant; `adapter`, if given, is attached to the pipeline and switched off unless wanted."""
+    """Sample one batch of a variant; an adapter must be attached to the pipeline, and is switched off unless wanted."""
     device, scale = find_denoiser(pipe).device, OFF if variant == "none" else guidance_scale
     with ExitStack() as stack:
         stack.enter_context(quiet(pipe))
@@ -105,7 +105,9 @@ def sample_variants(
     """Sample all variants at all scales, interleaved batch by batch so that a noisy machine treats them alike."""
     variants: list[tuple[Variant, float]] = [("none", OFF)]
     for scale in guidance_scales:
-        variants += [("cfg", scale), ("adapter", scale)] if adapter is not None else [("cfg", scale)]
+        variants.append(("cfg", scale))
+        if adapter is not None:
+            variants.append(("adapter", scale))
     parts: dict[tuple[Variant, float], list[Sampled]] = {variant: [] for variant in variants}
     for start in range(0, len(prompts), batch):
         chunk = prompts[start : start + batch]
