@@ -37,8 +37,8 @@ def test_it_compiles_whole_and_once_for_all_scales(name, design):
         assert counter.frame_count == GRAPHS
 
 
-def test_a_graph_of_the_bare_model_is_not_taken_for_one_with_an_adapter(monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "skip_nnmodule_hook_guards", True)
+@torch._dynamo.config.patch(skip_nnmodule_hook_guards=True)
+def test_a_graph_of_the_bare_model_is_not_taken_for_one_with_an_adapter():
     denoiser, call, adapter = build("dit")
     twin = copy.deepcopy(denoiser)
     bare = torch.compile(denoiser, backend="eager")

@@ -10,6 +10,7 @@ from guidefold.adapters.hub import from_pretrained
 from guidefold.demo import bundle
 from guidefold.errors import InputError, ModelError
 from guidefold.evaluation.judge import Judge, inception
+from guidefold.hush import hushed
 
 BUNDLED = "bundled"
 
@@ -35,7 +36,8 @@ def load_pipeline(model: str, device: str | None, dtype: str) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     try:
-        return DiffusionPipeline.from_pretrained(model, torch_dtype=kind).to(place)
+        with hushed():
+            return DiffusionPipeline.from_pretrained(model, dtype=kind).to(place)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from guidefold.evaluation.judge import Judge
+from guidefold.hush import hushed
 from guidefold.trajectories.conditions import read_conditions
 
 HERE = Path(__file__).parent
@@ -20,17 +21,10 @@ HELD_OUT_PROMPTS = TEACHER / "held_out_prompts.txt"
 
 def load_teacher(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Any:
     """Return the bundled `StableDiffusionPipeline`: 64-pixel emoji from prompts such as "a name, noto"."""
-    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-    from diffusers.utils import logging
+    with hushed():
+        from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        pipe = StableDiffusionPipeline.from_pretrained(
-            TEACHER, torch_dtype=dtype, safety_checker=None, local_files_only=True
-        )
-    finally:
-        logging.set_verbosity(before)
+        pipe = StableDiffusionPipeline.from_pretrained(TEACHER, dtype=dtype, safety_checker=None, local_files_only=True)
     return pipe.to(device)
 
 
@@ -52,9 +46,10 @@ class BundledFeatures:
     def __init__(self) -> None:
         from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-        self.tower = CLIPVisionModelWithProjection.from_pretrained(TEACHER / "judge", dtype=torch.float32).eval()
-        self.words = CLIPTokenizer.from_pretrained(TEACHER / "tokenizer")
-        self.text = CLIPTextModel.from_pretrained(TEACHER / "text_encoder", dtype=torch.float32).eval()
+        with hushed():
+            self.tower = CLIPVisionModelWithProjection.from_pretrained(TEACHER / "judge", dtype=torch.float32).eval()
+            self.words = CLIPTokenizer.from_pretrained(TEACHER / "tokenizer")
+            self.text = CLIPTextModel.from_pretrained(TEACHER / "text_encoder", dtype=torch.float32).eval()
         extra = load_file(TEACHER / "judge" / "extra.safetensors")
         self.projection, self.reference = extra["text_projection"].float(), extra["reference"].float()
 
