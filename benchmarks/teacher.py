@@ -27,7 +27,7 @@ SHOWN = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=192)
+    parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     made = provenance()

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -240,6 +241,25 @@ class Adapter(nn.Module):
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write config.json, model.safetensors and a model card to a folder."""
+        from guidefold.adapters import hub
+
+        return hub.save_pretrained(self, folder)
+
+    @staticmethod
+    def from_pretrained(source: str | Path) -> "Adapter":
+        """Load an adapter from a folder or the Hub. Raises InputError or ModelError."""
+        from guidefold.adapters import hub
+
+        return hub.from_pretrained(source)
+
+    def push_to_hub(self, repository: str, *, private: bool = False) -> str:
+        """Upload to a Hub repository such as `me/sd-folded`, with a model card, and return the address."""
+        from guidefold.adapters import hub
+
+        return hub.push_to_hub(self, repository, private=private)
 
 
 def look_for_hooks() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -150,9 +151,10 @@ def from_pretrained(source: str | Path) -> Adapter:
     return adapter.eval()
 
 
-def push_to_hub(adapter: Adapter, folder: str | Path, repository: str, *, private: bool = False) -> str:
-    """Write an adapter to `folder`, upload it to a Hub repository such as `me/sd-folded` and return the address."""
-    save_pretrained(adapter, folder, name=repository)
+def push_to_hub(adapter: Adapter, repository: str, *, private: bool = False) -> str:
+    """Upload an adapter to a Hub repository such as `me/sd-folded`, and return the address of the commit."""
     api = HfApi()
     api.create_repo(repository, exist_ok=True, private=private)
-    return str(api.upload_folder(repo_id=repository, folder_path=folder))
+    with TemporaryDirectory() as folder:
+        save_pretrained(adapter, folder, name=repository)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder))
