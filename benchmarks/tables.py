@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md from the JSON under benchmarks/results: no figure is typed by hand.
+"""Write docs/benchmarks.md and the README's table from the JSON under benchmarks/results: no figure is typed by hand.
 
 python benchmarks/tables.py
 """
@@ -10,6 +10,8 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+README = Path(__file__).parents[1] / "README.md"
+MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
 
 def load(name: str) -> dict[str, Any] | None:
@@ -186,13 +188,42 @@ SECTIONS = {
 }
 
 
+def headline(entry: dict[str, Any]) -> str:
+    """Return the README's table of the bundled adapter."""
+    results = entry["results"]
+    scales: dict[float, dict[str, dict[str, Any]]] = {}
+    for row in results["rows"]:
+        scales.setdefault(row["guidance_scale"], {})[row["variant"]] = row
+    rows = []
+    for scale, one in scales.items():
+        recovered = results["recovered_by_scale"][str(scale)]
+        line = [f"{scale:g}", f"{one['cfg']['passes']:g} and {one['adapter']['passes']:g}", f"{recovered:.0%}"]
+        for metric, form in (("frechet", ".3f"), ("clip_score", ".1f")):
+            line.append(" / ".join(f"{one[name][metric]['value']:{form}}" for name in ("none", "cfg", "adapter")))
+        rows.append(line)
+    three = "none / CFG / adapter"
+    columns = ("scale", "passes a step", "guidance recovered", f"Fréchet distance: {three}", f"CLIP score: {three}")
+    text = f"The bundled adapter on {len(results['prompts'])} prompts that neither it nor its teacher has seen "
+    return text + "([all figures and their commands](docs/benchmarks.md)):\n\n" + table(columns, rows)
+
+
+def fill_readme(entry: dict[str, Any]) -> None:
+    """Put the headline between the README's markers."""
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    README.write_text(f"{before}{MARKS[0]}\n{headline(entry)}\n{MARKS[1]}{after}", encoding="utf-8")
+
+
 def main() -> None:
     parts = ["# Benchmarks\n\nWritten by `python benchmarks/tables.py` from the JSON in `benchmarks/results`."]
     for name, (title, section) in SECTIONS.items():
         if (entry := load(name)) is not None:
             parts.append(f"## {title}\n\n{section(entry)}")
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    print(f"written to {PAGE}")
+    if (entry := load("adapter")) is not None:
+        fill_readme(entry)
+    print(f"written to {PAGE} and {README}")
 
 
 if __name__ == "__main__":
