@@ -13,7 +13,7 @@ from guidefold.evaluation.evaluate import evaluate
 
 MINUTES = 4.0  # what the settings below take on two CPU cores
 
-ADAPTER = AdapterConfig()
+ADAPTER = AdapterConfig(target_modules=bundle.TARGETS)
 TRAJECTORY = TrajectoryConfig(trajectories=64, keep=10, shard=16)
 TRAIN = TrainConfig(
     steps=100, batch_size=32, learning_rate=4e-3, ema_decay=0.97, validation=4, validate_every=50, checkpoint_every=50

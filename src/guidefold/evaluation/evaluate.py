@@ -18,7 +18,7 @@ from guidefold.evaluation.results import VARIANTS, Evaluation, Row, Variant
 from guidefold.evaluation.sampling import Sampled, sample_variants
 from guidefold.ui import progress
 
-PREDICTIONS = 32  # prompts whose single predictions are compared
+PREDICTIONS = 16  # prompts whose single predictions are compared
 SHOWN = 6  # prompts in the picture grid of a report
 
 
