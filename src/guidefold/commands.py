@@ -7,7 +7,7 @@ import torch
 
 from guidefold import models, ui
 from guidefold.adapters import Adapter
-from guidefold.adapters.hub import describe
+from guidefold.adapters.hub import BUNDLED, BUNDLED_FOLDER, describe
 from guidefold.config import AdapterConfig, EvalConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.demo.demo import run_demo
@@ -163,7 +163,7 @@ def evaluate(
     dtype: str,
 ) -> None:
     """Compare teacher, bare model and student; write evaluation.json, pictures and report.html."""
-    if conditions is None and model != models.BUNDLED:
+    if conditions is None and model != BUNDLED:
         raise InputError("give prompts to judge on with --conditions")
     prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
     chosen, judge = models.load_adapter(adapter), models.load_judge(model)
@@ -204,7 +204,7 @@ def info(*, target: str | None) -> None:
             ("torch", torch.__version__),
             ("threads", torch.get_num_threads()),
         ]
-        rows += [("bundled teacher", bundle.TEACHER), ("bundled adapter", bundle.ADAPTER)]
+        rows += [("bundled teacher", bundle.TEACHER), ("bundled adapter", BUNDLED_FOLDER)]
         return ui.table("guidefold", ("what", "is"), rows)
     folder = Path(target)
     if (folder / "index.json").exists():

@@ -6,13 +6,11 @@ from typing import Any
 import torch
 
 from guidefold.adapters import Adapter
-from guidefold.adapters.hub import from_pretrained
+from guidefold.adapters.hub import BUNDLED, from_pretrained
 from guidefold.demo import bundle
 from guidefold.errors import InputError, ModelError
 from guidefold.evaluation.judge import Judge, inception
 from guidefold.hush import hushed
-
-BUNDLED = "bundled"
 
 
 def best_device(device: str | None) -> str:
@@ -47,7 +45,7 @@ def load_pipeline(model: str, device: str | None, dtype: str) -> Any:
 
 def load_adapter(adapter: str) -> Adapter:
     """Return an adapter, not attached."""
-    return from_pretrained(bundle.ADAPTER if adapter == BUNDLED else adapter)
+    return from_pretrained(adapter)
 
 
 def load_judge(model: str) -> Judge:

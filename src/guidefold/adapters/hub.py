@@ -18,6 +18,8 @@ from guidefold.errors import InputError, ModelError
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
+BUNDLED = "bundled"  # the adapter that comes with guidefold, for the bundled teacher
+BUNDLED_FOLDER = Path(__file__).parents[1] / "demo" / "adapter"
 
 CARD = """---
 library_name: guidefold
@@ -25,8 +27,8 @@ tags: [guidefold, adapter-guidance-distillation, diffusers]
 {base_line}---
 # Guidance folded into one forward pass
 
-This adapter predicts classifier-free guidance of **{base}** in one forward pass a sampling step instead of two, for
-guidance scales from {low:g} to {high:g}.
+Base model: {base}. This adapter predicts its classifier-free guidance in one forward pass a sampling step instead of
+two, for guidance scales from {low:g} to {high:g}.
 
 ```python
 import guidefold
@@ -113,7 +115,7 @@ def write_files(adapter: Adapter, folder: Path, *, dtype: torch.dtype | None, na
 
 def find_folder(source: str | Path) -> Path:
     """Return the local folder of an adapter, downloading it from the Hub if it is not one. Raises InputError."""
-    folder = Path(source)
+    folder = BUNDLED_FOLDER if source == BUNDLED else Path(source)
     if (folder / "config.json").exists():
         return folder
     if folder.exists():
