@@ -113,6 +113,7 @@ class NoisedData:
         self.validation = recorded.validation
         self.empty = pipe.encode_prompt("", pipe.device, 1, False)[0]
         self.latents = picture_latents(pipe)
+        self.adapter: Adapter | None = None
 
     @torch.no_grad()
     def batch(self, step: int) -> States:
@@ -123,9 +124,11 @@ class NoisedData:
         noise = torch.randn(clean.shape, generator=generator)
         states["call.sample"] = self.pipe.scheduler.add_noise(clean, noise, states["call.timestep"].long())
         inputs = {name: states[f"call.{name}"] for name in ("sample", "timestep", "encoder_hidden_states")}
-        cond = predict(self.pipe.unet, inputs, self.static)
         empty = self.empty.expand(len(clean), -1, -1)
-        uncond = predict(self.pipe.unet, {**inputs, "encoder_hidden_states": empty}, self.static)
+        assert self.adapter is not None
+        with self.adapter.disabled():
+            cond = predict(self.pipe.unet, inputs, self.static)
+            uncond = predict(self.pipe.unet, {**inputs, "encoder_hidden_states": empty}, self.static)
         return states | {"pred_cond": cond, "pred_guided": classifier_free(cond, uncond, states["guidance_scale"])}
 
 
@@ -159,7 +162,7 @@ def trained(pipe: Any, source: Any, adapter: AdapterConfig, config: TrainConfig)
     student = Student(pipe.unet, Adapter.build(pipe.unet, source.spec, adapter), source.static)
     with tempfile.TemporaryDirectory() as folder, frozen(pipe.unet, gradient_checkpointing=False):
         student.adapter.attach(pipe.unet)
-        if isinstance(source, OnlineStates):
+        if isinstance(source, (OnlineStates, NoisedData)):
             source.adapter = student.adapter
         # validation once at the end; the last averaged weights are judged
         Loop(student, source, config, Path(folder)).run()
