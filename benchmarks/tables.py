@@ -103,11 +103,14 @@ def gains(results: dict[str, Any]) -> str:
     scales: dict[float, dict[str, float]] = {}
     for row in results["rows"]:
         scales.setdefault(row["guidance_scale"], {})[row["variant"]] = row["clip_score"]["value"]
-    rows = [
-        (f"{scale:g}", f"{(one['adapter'] - one['none']) / (one['cfg'] - one['none']):.0%}")
-        for scale, one in scales.items()
-    ]
-    return table(("scale", "share of CFG's CLIP gain that the adapter keeps"), rows)
+    rows = []
+    for scale, one in scales.items():
+        gain = one["cfg"] - one["none"]
+        # where guidance itself no longer raises the score, there is nothing to keep
+        rows.append(
+            (f"{scale:g}", f"{gain:.1f}", f"{(one['adapter'] - one['none']) / gain:.0%}" if gain > 1 else "no gain")
+        )
+    return table(("scale", "CFG's gain in CLIP score", "share of it that the adapter keeps"), rows)
 
 
 def designs(entry: dict[str, Any]) -> str:
