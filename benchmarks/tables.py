@@ -12,8 +12,8 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 README = Path(__file__).parents[1] / "README.md"
 SHORTFALL = (
-    "It was trained for 23 minutes on one CPU core, for a denoiser of 6 million parameters. It draws close to what CFG\n"
-    "draws and keeps about half of CFG's gain in CLIP score, not yet all of it."
+    "It was trained for 23 minutes on one CPU core, for a denoiser of 6 million parameters. It draws close to what\n"
+    "CFG draws and keeps about half of CFG's gain in CLIP score, not yet all of it."
 )
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
