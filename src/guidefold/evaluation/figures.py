@@ -71,20 +71,22 @@ def timestep_curve(evaluation: Evaluation) -> str:
 def loss_curve(log_rows: Sequence[Mapping[str, Any]]) -> str:
     """Return training loss, and validation where logged, against step as SVG; rows have step and loss or validation.
 
-    A log longer than 300 rows is averaged in bins.
+    The loss is the share of guidance that is missed, and validation the share recovered on held-out conditions: it is
+    drawn as what it misses, so that both fall. A log longer than 300 rows is averaged in bins.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4, 3.1), layout="constrained")
         axes = figure.subplots()
         steps, losses = _binned(_column(log_rows, "loss"))
         axes.plot(steps, losses, color=COLOURS["cfg"], linewidth=1, label="training")
-        steps, validations = _binned(_column(log_rows, "validation"))
+        steps, recovered = _binned(_column(log_rows, "validation"))
+        validations = [1 - share for share in recovered]
         if steps:
-            axes.plot(steps, validations, color=COLOURS["adapter"], marker="o", label="validation")
+            axes.plot(steps, validations, color=COLOURS["adapter"], marker="o", label="validation, all scales alike")
             axes.legend()
         if min(losses + validations, default=0) > 0:
             axes.set_yscale("log")
-        axes.set(title="Loss", xlabel="optimizer step")
+        axes.set(title="Guidance missed", xlabel="optimizer step")
         return _svg(figure, "Training loss against step")
 
 
