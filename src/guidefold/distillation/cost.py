@@ -9,9 +9,9 @@ import torch
 from guidefold.adapters import Adapter
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import find_denoiser
-from guidefold.distillation.loop import parameter_device
+from guidefold.distillation.loop import frozen, parameter_device
 from guidefold.distillation.losses import guidance_loss
-from guidefold.distillation.states import OnlineStates, Source
+from guidefold.distillation.states import Source
 from guidefold.distillation.student import Student
 from guidefold.trajectories.recorder import Recorder
 
@@ -49,7 +49,7 @@ def recording_cost(recorder: Recorder) -> Cost:
 def training_cost(
     pipe: Any, source: Source, adapter: AdapterConfig, config: TrainConfig, trajectory: TrajectoryConfig
 ) -> Cost:
-    """Return the cost of a training, from one trial step whose weights are thrown away."""
+    """Return the cost of a training, from trial steps whose gradients are thrown away."""
     denoiser = find_denoiser(pipe)
     device = parameter_device(denoiser)
     trial = Adapter.build(denoiser, source.spec, adapter).to(device)
@@ -58,15 +58,15 @@ def training_cost(
     making = time.perf_counter() - start
     student = Student(denoiser, trial.attach(denoiser), source.static)
     try:
-        with torch.enable_grad():
-            start = time.perf_counter()
-            prediction = student(states)
-            guidance_loss(prediction, states["pred_guided"], states["guidance_scale"], torch.ones(())).backward()
+        with frozen(denoiser, gradient_checkpointing=config.gradient_checkpointing), torch.enable_grad():
+            for _ in range(2):  # the first step warms up
+                start = time.perf_counter()
+                loss = guidance_loss(student(states), states["pred_guided"], states["guidance_scale"], torch.ones(()))
+                loss.backward()
     finally:
         trial.detach()
-        denoiser.zero_grad(set_to_none=True)
     seconds, teacher = config.steps * (time.perf_counter() - start), 0
-    if isinstance(source, OnlineStates):
+    if config.source == "online":
         sets = -(-config.steps // config.refresh_every)
         teacher = sets * trajectory.record_batch * 3 * trajectory.sampling_steps
         seconds += sets * making
