@@ -40,9 +40,8 @@ def interval(value: dict[str, float] | None, form: str = ".3f") -> str:
 
 def made(entry: dict[str, Any]) -> str:
     how = entry["made"]
-    return (
-        f"`{how['command']}`, commit {how['commit'][:9]}, {how['cpu']}, {how['threads']} threads, torch {how['torch']}."
-    )
+    code = f"commit {how['commit'][:9]}{' with uncommitted changes' if how['dirty'] else ''}"
+    return f"`{how['command']}`, {code}, {how['cpu']}, {how['threads']} threads, torch {how['torch']}."
 
 
 def teacher(entry: dict[str, Any]) -> str:

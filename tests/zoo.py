@@ -13,7 +13,7 @@ from diffusers import (
     WanTransformer3DModel,
 )
 from diffusers.models.autoencoders import AutoencoderTiny
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 ROWS = 2
@@ -168,7 +168,3 @@ def shake(module: nn.Module, seed: int = 1) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-
-
-def same(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a, b)

@@ -1,6 +1,5 @@
 """Load what a command names: a diffusers pipeline, an adapter, a judge; "bundled" is what comes with guidefold."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,8 +50,3 @@ def load_adapter(adapter: str) -> Adapter:
 def load_judge(model: str) -> Judge:
     """Return the bundled judge for the bundled teacher, Inception features for any other model."""
     return bundle.load_judge() if model == BUNDLED else inception()
-
-
-def conditions_file(conditions: Path | None) -> Path:
-    """Return the file of conditions to judge on; the bundled teacher has held-out prompts of its own."""
-    return bundle.HELD_OUT_PROMPTS if conditions is None else conditions

@@ -54,9 +54,9 @@ class Recorder:
             if name in (*DRAWN, self.argument) or name not in known:
                 why = "is drawn for each trajectory" if name in known else f"is none of {type(pipe).__name__}.__call__"
                 raise InputError(f"the argument {name} {why}; leave it out")
-        self.static, self.spec, self.names = self._observe()
+        self.static, self.spec = self._observe()
 
-    def _observe(self) -> tuple[dict[str, Any], ConditionSpec, tuple[str, str]]:
+    def _observe(self) -> tuple[dict[str, Any], ConditionSpec]:
         """Watch two images for two steps, and verify that what will be recorded is what guidance decides."""
         first = draw(self.config, self.conditions, 0)
         pair = [first, Draw(**{**vars(first), "guidance_scale": first.guidance_scale + 1, "seed": first.seed + 1})]
@@ -72,7 +72,7 @@ class Recorder:
             if not isinstance(value, (bool, int, float, str, type(None))):
                 kind = type(value).__name__
                 raise ModelError(f"the denoiser's argument {name} is a {kind}; such arguments cannot be recorded yet")
-        return call.static, ConditionSpec.observe(self.denoiser, call), (call.latents, call.timestep)
+        return call.static, ConditionSpec.observe(self.denoiser, call)
 
     def _run(
         self, draws: list[Draw], steps: int, scale: float, answers: list[Tensor] | None = None, **tape: Any
