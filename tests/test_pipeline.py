@@ -250,12 +250,12 @@ class Unguided(StableDiffusionPipeline):
 
 
 class TwiceGuided(StableDiffusionPipeline):
-    def __call__(self, prompt, guidance_scale=1.0, true_cfg_scale=1.0):
+    def __call__(self, prompt, prior_guidance_scale=1.0, true_cfg_scale=1.0):
         return prompt
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [(Unguided, "no guidance argument"), (TwiceGuided, "2 guidance arguments (guidance_scale")]
+    ("kind", "told"), [(Unguided, "no guidance argument"), (TwiceGuided, "the guidance arguments prior_guidance_scale, true_cfg_scale")]
 )
 def test_a_pipeline_without_one_guidance_argument_is_refused(pipe, kind, told):
     adapter = build(pipe)

@@ -138,6 +138,7 @@ class TrajectoryConfig(Config):
     keep: int = setting(8, "steps kept of each trajectory, spread evenly with a random offset")
     scale_min: float = setting(1.5, "lowest guidance scale drawn")
     scale_max: float = setting(9.0, "highest guidance scale drawn")
+    dials: tuple[str, ...] | None = setting(None, "ranges of further scales, such as image_guidance_scale=1:2")
     record_batch: int = setting(16, "trajectories sampled together")
     shard: int = setting(64, "trajectories per file")
     seed: int = setting(0, "seed of conditions, scales and noise")
@@ -147,10 +148,25 @@ class TrajectoryConfig(Config):
         self.within("trajectories sampling_steps keep record_batch shard", 1)
         if self.keep > self.sampling_steps:
             raise InputError(f"keep is {self.keep} of {self.sampling_steps} sampling_steps; keep at most all of them")
+        self.dial_ranges()
         if not 1 < self.scale_min <= self.scale_max:
             raise InputError(
                 f"guidance scales from {self.scale_min} to {self.scale_max}; give 1 < scale_min <= scale_max"
             )
+
+    def dial_ranges(self) -> dict[str, tuple[float, float]]:
+        """Return lowest and highest value of the further guidance scales by name. Raises InputError for bad ones."""
+        found = {}
+        for text in self.dials or ():
+            name, _, values = text.partition("=")
+            low, _, high = values.partition(":")
+            try:
+                found[name] = float(low), float(high or low)
+            except ValueError as error:
+                raise InputError(f"dials has {text!r}; write name=low:high") from error
+            if not (name and math.isfinite(sum(found[name])) and found[name][0] <= found[name][1]):
+                raise InputError(f"dials has {text!r}; write name=low:high, with low not above high")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

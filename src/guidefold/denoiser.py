@@ -1,24 +1,20 @@
-"""How diffusers' pipelines call their denoiser: found by observation, never by a pipeline's name.
-
-A pipeline tells its scheduler what guidance decided. So a guided run is watched at `scheduler.step`, and the student's
-inputs are what the same pipeline, with guidance off and answered with those guided predictions, calls its
-denoiser with.
-"""
+"""How diffusers' pipelines call their denoiser: by position or name, with tensors in dictionaries, lists and tuples."""
 
 import functools
 import inspect
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
+from guidefold.answers import by_image
 from guidefold.errors import ModelError
 
-DENOISERS = ("unet", "transformer", "prior")
+DENOISERS = ("unet", "transformer", "prior", "decoder")  # the first of these, where there are several
+TIMESTEPS = ("timestep", "timesteps", "t", "time_step", "timestep_ratio", "r")
 OFF = 1.0  # classifier-free guidance at scale 1 is the conditional prediction
 
 
@@ -33,52 +29,110 @@ class Call:
 
     @property
     def rows(self) -> int:
+        """The batch size: of the latents, or how many there are in a list of them."""
+        if self.latents.endswith("]"):
+            stem = self.latents.rpartition(".")[0]
+            return sum(name.rpartition(".")[0] == stem for name in self.tensors)
         return self.tensors[self.latents].shape[0]
 
-    def batched(self) -> dict[str, Tensor]:
-        """Return the tensors with one row per image; raises ModelError for one that is shared by the images."""
-        rows, result = self.rows, {}
+    def by_image(self, images: int) -> dict[str, Tensor]:
+        """Return the tensors with one row [images, ...] per image, under names that say how to undo it.
+
+        `x` has a row per image anyway; `x@each` has several, such as frames; `x@shared` is the same for all images;
+        `x.[*]` are the items of a list with one per image. See `for_call`.
+        """
+        result, stem = {}, self.latents.rpartition(".")[0] if self.latents.endswith("[0]") else None
+        items: dict[str, list[Tensor]] = {}
         for name, value in self.tensors.items():
+            parent, _, leaf = name.rpartition(".")
+            count = sum(other.rpartition(".")[0] == parent for other in self.tensors)
             if name == self.timestep and value.numel() == 1:
-                value = value.reshape(1).expand(rows)
-            if value.dim() == 0 or value.shape[0] != rows:
-                raise ModelError(
-                    f"the denoiser's argument {name} has shape {tuple(value.shape)}, not one row per image of {rows}; "
-                    "such arguments cannot be recorded yet"
-                )
-            result[name] = value
-        return result
+                result[name] = value.reshape(1).expand(images)
+            elif stem and leaf.startswith("[") and count == images:
+                items.setdefault(f"{parent}.[*]", []).append(value)
+            elif value.dim() and value.shape[0] == images:
+                result[name] = value
+            elif value.dim() and value.shape[0] > images and value.shape[0] % images == 0:
+                result[f"{name}@each"] = value.reshape(images, -1, *value.shape[1:])
+            else:
+                result[f"{name}@shared"] = value[None].expand(images, *value.shape)
+        return result | {name: stacked(name, values) for name, values in items.items()}
+
+
+def stacked(name: str, values: list[Tensor]) -> Tensor:
+    """Stack the items of a list. Raises ModelError where they differ in shape."""
+    if len({value.shape for value in values}) > 1:
+        shapes = " and ".join(str(tuple(value.shape)) for value in values[:2])
+        raise ModelError(
+            f"the denoiser's argument {name} has shapes {shapes} for two images; "
+            "pad prompts to one length (max_sequence_length), or record with record_batch 1"
+        )
+    return torch.stack(values)
+
+
+def for_call(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as a denoiser wants them: the inverse of `Call.by_image`. Raises ModelError for unequal shared ones."""
+    result = {}
+    for name, value in tensors.items():
+        plain, _, way = name.partition("@")
+        if way == "shared":
+            if len(value) > 1 and not bool((value == value[:1]).all()):
+                raise ModelError(f"the denoiser's argument {plain} differs between images that share it in one call")
+            result[plain] = value[0]
+        elif way == "each":
+            result[plain] = value.flatten(0, 1)
+        elif plain.endswith(".[*]"):
+            result |= {f"{plain[:-2]}{place}]": item for place, item in enumerate(value)}
+        else:
+            result[plain] = value
+    return result
 
 
 def find_denoiser(pipe: Any) -> nn.Module:
     """Return the network that a pipeline samples with; a bare `nn.Module` is its own denoiser. Raises ModelError."""
     if isinstance(pipe, nn.Module):
         return pipe
-    for name in DENOISERS:
-        if isinstance(getattr(pipe, name, None), nn.Module):
-            return getattr(pipe, name)
-    raise ModelError(f"{type(pipe).__name__} has no denoiser; expected a pipeline with one of: {', '.join(DENOISERS)}")
+    found = denoisers(pipe)
+    if not found:
+        raise ModelError(f"{type(pipe).__name__} has no denoiser: none of its components is called with a timestep")
+    return found[next((name for name in DENOISERS if name in found), next(iter(found)))]
 
 
-def guidance_argument(pipe: Any) -> str:
-    """Return the name of the pipeline's guidance scale, such as `guidance_scale` or `true_cfg_scale`."""
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    names = [name for name in parameters if name.endswith(("guidance_scale", "cfg_scale"))]
-    if len(names) != 1:
-        found = f"has {len(names)} guidance arguments ({', '.join(names)})" if names else "has no guidance argument"
-        raise ModelError(f"{type(pipe).__name__}.__call__ {found}; pipelines with exactly one are supported")
-    return names[0]
+def components(pipe: Any) -> dict[str, Any]:
+    """Return the parts of a pipeline by name; those of a plain object are its attributes."""
+    return getattr(pipe, "components", None) or dict(getattr(pipe, "__dict__", {}))
+
+
+def denoisers(pipe: Any) -> dict[str, nn.Module]:
+    """Return a pipeline's components that are called with a timestep: its denoisers and ControlNets."""
+    found: dict[str, nn.Module] = {}
+    for name, part in components(pipe).items():
+        kind = type(getattr(part, "_orig_mod", part))  # what torch.compile has wrapped
+        if isinstance(part, nn.Module) and timestep_name(argument_names(kind)) and part not in found.values():
+            found[name] = part
+    return found
 
 
 def flatten(name: str, value: Any, tensors: dict[str, Tensor], static: dict[str, Any]) -> None:
-    """Sort an argument, and what it holds, into tensors and other values."""
+    """Sort an argument, and what it holds, into tensors and other values; items of lists are `name.[0]`, of tuples `(0)`."""
     if isinstance(value, Tensor):
         tensors[name] = value
     elif isinstance(value, dict):
         for key, item in value.items():
             flatten(f"{name}.{key}", item, tensors, static)
+    elif isinstance(value, (list, tuple)) and holds_tensors(value):
+        left, right = "[]" if isinstance(value, list) else "()"
+        for place, item in enumerate(value):
+            flatten(f"{name}.{left}{place}{right}", item, tensors, static)
     else:
         static[name] = value
+
+
+def holds_tensors(value: Any) -> bool:
+    """Tell whether there is a tensor somewhere in nested lists, tuples and dictionaries."""
+    if isinstance(value, (list, tuple)):
+        return any(map(holds_tensors, value))
+    return any(map(holds_tensors, value.values())) if isinstance(value, dict) else isinstance(value, Tensor)
 
 
 @functools.lru_cache(maxsize=64)
@@ -100,12 +154,18 @@ def read_call(denoiser: nn.Module, args: tuple, kwargs: dict[str, Any], names: t
     for name, value in arguments.items():
         flatten(name, value, tensors, static)
     latents = next(iter(tensors))
-    timestep = next((name for name in ("timestep", "timesteps", "t", "time_step") if name in arguments), None)
+    timestep = timestep_name(tuple(arguments))
     if timestep is None:
         raise ModelError(f"{type(denoiser).__name__}.forward has no timestep among {', '.join(arguments)}")
     if timestep in static:
         tensors[timestep] = torch.as_tensor(static.pop(timestep), device=tensors[latents].device)
     return Call(tensors=tensors, static=static, latents=latents, timestep=timestep)
+
+
+def timestep_name(names: tuple[str, ...]) -> str | None:
+    """Return which of a denoiser's arguments is the timestep, or None for a network that takes none."""
+    known = (name for name in TIMESTEPS if name in names)
+    return next(known, None) or next((name for name in names if name.endswith(("_timestep", "_timesteps"))), None)
 
 
 def arguments_of(tensors: dict[str, Tensor], static: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +177,19 @@ def arguments_of(tensors: dict[str, Tensor], static: dict[str, Any]) -> dict[str
         for parent in parents:
             place = place.setdefault(parent, {})
         place[leaf] = value
-    return arguments
+    return {name: listed(value) for name, value in arguments.items()}
+
+
+def listed(value: Any) -> Any:
+    """Return nested dictionaries with lists and tuples where their keys are `[0]` or `(0)`."""
+    if not isinstance(value, dict) or not value:
+        return value
+    items = {key: listed(item) for key, item in value.items()}
+    first = next(iter(items))
+    if first[0] not in "[(":
+        return items
+    ordered = [items[key] for key in sorted(items, key=lambda key: int(key[1:-1]))]
+    return ordered if first[0] == "[" else tuple(ordered)
 
 
 def prediction_of(output: Any) -> Tensor:
@@ -126,17 +198,9 @@ def prediction_of(output: Any) -> Tensor:
 
 
 def predict(denoiser: nn.Module, tensors: dict[str, Tensor], static: dict[str, Any]) -> Tensor:
-    """Call a denoiser as it was called when `tensors` and `static` were recorded."""
-    return prediction_of(denoiser(**arguments_of(tensors, static)))
-
-
-@dataclass
-class Tape:
-    """What happened in one run of a pipeline."""
-
-    calls: list[Call] = field(default_factory=list)
-    rows: int = 0
-    received: list[Tensor] = field(default_factory=list)
+    """Call a denoiser as it was called when `tensors` (see `Call.by_image`) and `static` were recorded."""
+    images = next(iter(tensors.values())).shape[0]
+    return by_image(denoiser(**arguments_of(for_call(tensors), static)), images)
 
 
 @contextmanager
@@ -159,43 +223,6 @@ def quiet(pipe: Any) -> Iterator[None]:
     """Silence a pipeline's own progress bar."""
     with replaced(pipe, "_progress_bar_config", {**getattr(pipe, "_progress_bar_config", {}), "disable": True}):
         yield
-
-
-@contextmanager
-def taped(pipe: Any, *, answers: list[Tensor] | None = None, forced: list[Tensor] | None = None) -> Iterator[Tape]:
-    """Watch a run: what the denoiser is called with, and what the scheduler receives.
-
-    With `answers` the denoiser does not compute: its k-th call returns `answers[k]`. With `forced` the k-th step of the
-    scheduler goes on from `forced[k]`, so that the run follows another run's trajectory; the tape keeps the original.
-    """
-    denoiser, tape = find_denoiser(pipe), Tape()
-    forward, step = denoiser.forward, type(pipe.scheduler).step
-
-    @functools.wraps(forward)
-    def watched_forward(*args: Any, **kwargs: Any) -> Any:
-        call = read_call(denoiser, args, kwargs)
-        tape.calls.append(Call(**{**vars(call), "tensors": {k: v.detach().clone() for k, v in call.tensors.items()}}))
-        tape.rows += call.rows
-        if answers is None:
-            return forward(*args, **kwargs)
-        if len(tape.calls) > len(answers):
-            raise ModelError(f"without guidance the denoiser is called more than {len(answers)} times, once per step")
-        answer = answers[len(tape.calls) - 1]
-        return (answer,) if call.static.get("return_dict") is False else Transformer2DModelOutput(sample=answer)
-
-    @functools.wraps(step)
-    def watched_step(self: Any, model_output: Tensor, *args: Any, **kwargs: Any) -> Any:
-        tape.received.append(model_output.detach().clone())
-        if forced is not None:
-            model_output = forced[len(tape.received) - 1]
-        return step(self, model_output, *args, **kwargs)
-
-    with ExitStack() as stack:
-        stack.enter_context(quiet(pipe))
-        # a class is patched, because some pipelines copy their scheduler
-        stack.enter_context(replaced(type(pipe.scheduler), "step", watched_step))
-        stack.enter_context(replaced(denoiser, "forward", watched_forward))
-        yield tape
 
 
 def latents_rows(args: tuple, kwargs: dict[str, Any]) -> int:

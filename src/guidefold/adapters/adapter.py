@@ -12,14 +12,15 @@ import torch
 import torch._dynamo.config
 from torch import Tensor, nn
 
-from guidefold.adapters.conditions import ConditionEncoder, ConditionSpec
-from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer
-from guidefold.adapters.targets import find_targets, widths
+from guidefold.adapters.conditions import NEGATIVE, ConditionEncoder, ConditionSpec, conditions_of
+from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer, layer_for
+from guidefold.adapters.targets import find_targets, shape_of
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import argument_names, find_denoiser, read_call
 from guidefold.errors import InputError, ModelError
 
-Scale = float | int | list[float] | Tensor
+Number = float | int | list[float] | Tensor
+Scale = Number | dict[str, Number]
 
 
 @dataclass
@@ -38,16 +39,16 @@ class Attachment:
 class Adapter(nn.Module):
     """Adapter guidance distillation (2503.07274): one forward pass that predicts what guidance would have.
 
-    `shapes` names the targets with their input and output widths. Constructing changes nothing; `attach` acts.
+    `shapes` names the targets with their widths (see `shape_of`). Constructing changes nothing; `attach` acts.
     """
 
-    def __init__(self, config: AdapterConfig, spec: ConditionSpec, shapes: dict[str, tuple[int, int]]) -> None:
+    def __init__(self, config: AdapterConfig, spec: ConditionSpec, shapes: dict[str, tuple[int, ...]]) -> None:
         super().__init__()
         self.config, self.spec, self.shapes = config, spec, shapes
         self.trained: dict[str, Any] = {}
         design = DESIGNS[config.design]
         self.encoder = ConditionEncoder(spec, config.width)
-        self.layers = nn.ModuleList(design(*shape, config.rank) for shape in shapes.values())
+        self.layers = nn.ModuleList(layer_for(design, shape, config.rank) for shape in shapes.values())
         # the modulations of all targets in one product, so that a target pays for its own tokens only
         self.heads = nn.Linear(config.width, design.modulation(config.rank) * len(shapes))
         if config.design != "offset":
@@ -57,6 +58,7 @@ class Adapter(nn.Module):
         self.memory = nn.Linear(max(spec.tokens.values(), default=0), 2 * config.rank) if memory else None
         self.enabled = True
         self._scale: Tensor | None = None
+        self._negative: dict[str, Tensor] | None = None
         self._attachment: Attachment | None = None
 
     @classmethod
@@ -65,7 +67,7 @@ class Adapter(nn.Module):
         config = config or AdapterConfig()
         linears = DESIGNS[config.design].on_linears
         targets = find_targets(denoiser, linears=linears, target_modules=config.target_modules)
-        return cls(config, spec, {name: widths(module) for name, module in targets.items()})
+        return cls(config, spec, {name: shape_of(module) for name, module in targets.items()})
 
     @property
     def attached(self) -> bool:
@@ -73,7 +75,10 @@ class Adapter(nn.Module):
 
     @property
     def guidance_scale(self) -> Tensor | None:
-        """The guidance scale [1] or one per image [B], or None before it was set."""
+        """The guidance scale [1], one per image [B], or for D dials [B, D]; None before it was set.
+
+        A scale that does nothing at 0 is kept one higher: here 1 is always the model without guidance.
+        """
         return self._scale
 
     @guidance_scale.setter
@@ -81,27 +86,45 @@ class Adapter(nn.Module):
         self._scale = self.checked(value)
 
     def checked(self, value: Scale) -> Tensor:
-        """Return scales as a tensor [B]; warns outside the trained range. Raises InputError unless finite and >= 1."""
+        """Return scales as a tensor [B] or [B, D]; warns outside the trained range.
+
+        One value is the first dial's, a dictionary names several. Raises InputError unless finite and at least off.
+        """
+        dials = self.spec.offs
+        given = value if isinstance(value, dict) else {next(iter(dials)): value}
+        if unknown := sorted(given.keys() - dials.keys()):
+            raise InputError(f"this adapter has no dial {unknown[0]}; choose from {', '.join(dials)}")
+        columns = [self.column(name, given.get(name, off), off) for name, off in dials.items()]
+        rows = max(len(column) for column in columns)
+        scale = torch.stack([column.expand(rows) for column in columns], dim=1)
+        # where the adapter is, because a copy at every step would make a GPU wait
+        scale = scale.to(self.heads.weight.device)
+        return scale[:, 0] if len(dials) == 1 else scale
+
+    def column(self, name: str, value: Number, off: float) -> Tensor:
+        """Return one dial's scales [B], counted from 1."""
         try:
             scale = torch.as_tensor(value, dtype=torch.float32).reshape(-1)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"guidance_scale is {value!r}; give a number, or one number per image") from error
+            raise InputError(f"{name} is {value!r}; give a number, or one number per image") from error
         if scale.device.type == "meta" or torch.compiler.is_compiling():
-            return scale
+            return scale + (1 - off)
         values = scale.tolist()
         if not values or not all(math.isfinite(one) for one in values):
-            raise InputError(f"guidance_scale is {value!r}; give a finite number")
-        if min(values) < 1:
-            raise InputError(f"guidance_scale is {min(values):g}; give at least 1, which is the model without guidance")
-        low, high = self.trained.get("scale_min", 1.0), self.trained.get("scale_max", math.inf)
-        outside = [one for one in values if one > 1 and not low <= one <= high]
+            raise InputError(f"{name} is {value!r}; give a finite number")
+        if min(values) < off:
+            raise InputError(f"{name} is {min(values):g}; give at least {off:g}, which is the model without guidance")
+        if name == next(iter(self.spec.offs)):
+            self.warn_outside(name, [one for one in values if one > off])
+        return scale + (1 - off)
+
+    def warn_outside(self, name: str, values: list[float]) -> None:
+        low, high = self.trained.get("scale_min", -math.inf), self.trained.get("scale_max", math.inf)
+        outside = [one for one in values if not low <= one <= high]
         if outside:
             warnings.warn(
-                f"guidance_scale {outside[0]:g} is outside {low:g} to {high:g}, which the adapter was trained on",
-                stacklevel=3,
+                f"{name} {outside[0]:g} is outside {low:g} to {high:g}, which the adapter was trained on", stacklevel=5
             )
-        # where the adapter is, because a copy at every step would make a GPU wait
-        return scale.to(self.heads.weight.device)
 
     def attach(self, model: Any) -> Self:
         """Act on a pipeline, whose guidance then costs no second pass, or on a bare denoiser; return self.
@@ -111,9 +134,9 @@ class Adapter(nn.Module):
         """
         from guidefold.adapters.pipeline import fold, is_pipeline
 
-        denoiser = find_denoiser(model)
-        self.check(denoiser)
         pipe = model if is_pipeline(model) else None
+        denoiser = getattr(model, self.spec.denoiser or "", None) or find_denoiser(model)
+        self.check(denoiser)
         attachment = Attachment(denoiser=denoiser, pipe=pipe, names=argument_names(type(denoiser)), handles=[])
         if pipe is not None:
             fold(pipe, self)
@@ -143,9 +166,9 @@ class Adapter(nn.Module):
         for name, shape in self.shapes.items():
             if name not in modules:
                 raise ModelError(f"this adapter is for another base model: {kind} has no layer {name}{self.origin()}")
-            if widths(modules[name]) != tuple(shape):
+            if shape_of(modules[name]) != tuple(shape):
                 raise ModelError(
-                    f"this adapter is for another base model: {name} has widths {widths(modules[name])} here, "
+                    f"this adapter is for another base model: {name} has widths {shape_of(modules[name])} here, "
                     f"{tuple(shape)} where it was trained{self.origin()}"
                 )
 
@@ -162,7 +185,7 @@ class Adapter(nn.Module):
         for handle in self._attachment.handles:
             handle.remove()
         if self._attachment.pipe is not None:
-            unfold(self._attachment.pipe)
+            unfold(self._attachment.pipe, self)
         self._attachment = None
 
     @contextmanager
@@ -175,13 +198,14 @@ class Adapter(nn.Module):
             self.enabled = before
 
     @contextmanager
-    def at(self, guidance_scale: Scale) -> Iterator[Self]:
-        """Set the guidance scale for a while."""
+    def at(self, guidance_scale: Scale, *, negative: dict[str, Tensor] | None = None) -> Iterator[Self]:
+        """Set the guidance scale, and the conditions of a negative prompt by the denoiser's names, for a while."""
         before, self._scale = self._scale, self.checked(guidance_scale)
+        negatives, self._negative = self._negative, negative
         try:
             yield self
         finally:
-            self._scale = before
+            self._scale, self._negative = before, negatives
 
     def _pre_hook(self) -> Any:
         # a function, not a method: a copied denoiser would call a method of a copied adapter, attached to nothing
@@ -200,18 +224,30 @@ class Adapter(nn.Module):
             raise InputError("the adapter has no guidance scale yet; set adapter.guidance_scale, or call the pipeline")
         call = read_call(denoiser, args, kwargs, attachment.names)
         latents = call.tensors[call.latents]
-        if self.encoder.scale.weight.device != latents.device:
+        if self.heads.weight.device != latents.device:
             self.to(latents.device)
-        scale = self._scale.to(latents.device)
-        if call.rows % scale.shape[0]:
-            raise InputError(f"{scale.shape[0]} guidance scales for {call.rows} images; give one, or one per image")
-        scale = scale.repeat_interleave(call.rows // scale.shape[0])
-        attachment.strength = (scale - 1)[:, None]
-        modulations = self.heads(self.encoder(scale, call.tensors)).unflatten(1, (len(self.shapes), -1))
+        scale, rows = self._scale.to(latents.device), call.rows
+        if rows % scale.shape[0]:
+            raise InputError(f"{scale.shape[0]} guidance scales for {rows} images; give one, or one per image")
+        scale = scale.repeat_interleave(rows // scale.shape[0], dim=0)
+        conditions = conditions_of(call) | self._negatives(rows)
+        attachment.strength = (scale.reshape(rows, -1)[:, : self.spec.anchors] - 1).sum(1, keepdim=True)
+        modulations = self.heads(self.encoder(scale, conditions)).unflatten(1, (len(self.shapes), -1))
         prepared = DESIGNS[self.config.design].prepare(modulations, attachment.strength[:, None])
         parts = prepared.to(latents.dtype).unbind(1)
         attachment.modulations = dict(zip(self.shapes, parts, strict=True))
-        attachment.tokens = self._memory_of(call.tensors, parts[0])
+        attachment.tokens = self._memory_of(conditions, parts[0])
+
+    def _negatives(self, rows: int) -> dict[str, Tensor]:
+        """Return the negative prompt's conditions with a row per image."""
+        if not self.spec.negative:
+            return {}
+        if self._negative is None:
+            raise InputError("this adapter is conditioned on negative prompts; call the pipeline, or at(negative=...)")
+        return {
+            f"{NEGATIVE}{name}": value.repeat_interleave(rows // value.shape[0], dim=0)
+            for name, value in self._negative.items()
+        }
 
     def _memory_of(self, tensors: dict[str, Tensor], like: Tensor) -> Tensor:
         """Return keys and values [B, T, 2 * rank] of the first token sequence, shared by all targets."""

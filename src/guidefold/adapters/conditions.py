@@ -15,27 +15,45 @@ TIME_FEATURES = 64
 QUERIES = 4
 
 
+NEGATIVE = "negative."  # before the names of a negative prompt's conditions
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConditionSpec:
-    """A denoiser's conditions by argument name: tokens and vectors with their width, labels with their count."""
+    """A denoiser's conditions by argument name: tokens and vectors with their width, labels with their count.
+
+    `dials` are the pipeline's guidance scales with the values at which each does nothing; see `capture.switch`.
+    """
 
     tokens: dict[str, int]
     vectors: dict[str, int]
     labels: dict[str, int]
     timestep: str
     timestep_scale: float  # what brings timesteps to the range 0 to 1000
+    dials: tuple[tuple[str, float], ...] = (("guidance_scale", 1.0),)
+    anchors: int = 1  # how many of the dials, the first ones, turn guidance off together
+    guider: bool = False
+    denoiser: str | None = None  # the pipeline's component, where it has several
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dials", tuple((str(name), float(off)) for name, off in self.dials))
+
+    @property
+    def offs(self) -> dict[str, float]:
+        """The dials' names with the values at which they do nothing, the guidance scale first."""
+        return dict(self.dials)
+
+    @property
+    def negative(self) -> bool:
+        """Whether the adapter is conditioned on negative prompts too."""
+        return any(name.startswith(NEGATIVE) for name in (*self.tokens, *self.vectors))
 
     @classmethod
-    def observe(cls, denoiser: nn.Module, call: Call) -> Self:
+    def observe(cls, denoiser: nn.Module, call: Call, /, *, negative: bool = False, **more: Any) -> Self:
         """Read the conditions off a call at the first, noisiest step. Raises ModelError for labels of unknown count."""
         tokens, vectors, labels = {}, {}, {}
-        for name, value in call.tensors.items():
-            if (
-                name in (call.latents, call.timestep)
-                or "mask" in name
-                or value.dim() == 0
-                or value.shape[0] != call.rows
-            ):
+        for name, value in conditions_of(call).items():
+            if name in (call.latents, call.timestep) or "mask" in name:
                 continue
             if value.dim() == 3 and value.is_floating_point():
                 tokens[name] = value.shape[2]
@@ -43,16 +61,53 @@ class ConditionSpec:
                 vectors[name] = value.shape[1]
             elif value.dim() == 1 and not value.is_floating_point():
                 labels[name] = label_count(denoiser, name)
-        largest = (
-            float(call.tensors[call.timestep].float().max())
-            if call.tensors[call.timestep].device.type != "meta"
-            else 1000
-        )
+        if negative:
+            tokens |= {f"{NEGATIVE}{name}": width for name, width in tokens.items()}
+            vectors |= {f"{NEGATIVE}{name}": width for name, width in vectors.items()}
+        times = call.tensors[call.timestep].float()
+        largest = 1000.0 if times.device.type == "meta" else float(times.max())
         scale = 1.0 if largest > 1 else 1000.0
-        return cls(tokens=tokens, vectors=vectors, labels=labels, timestep=call.timestep, timestep_scale=scale)
+        return cls(
+            tokens=tokens, vectors=vectors, labels=labels, timestep=call.timestep, timestep_scale=scale, **more
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def conditions_of(call: Call) -> dict[str, Tensor]:
+    """Return a call's tensors with a row per image; sequences in a list become one, padded, with its mask.
+
+    Of sequences with several rows per image, such as one for each frame, the first is taken. What comes in a tuple,
+    such as rotary embeddings or a ControlNet's residuals, is no condition.
+    """
+    result: dict[str, Tensor] = {}
+    for name, value in call.tensors.items():
+        if name == call.timestep or (value.dim() and value.shape[0] == call.rows and name[-1] not in ")]"):
+            result[name] = value
+        elif value.dim() == 3 and value.shape[0] % call.rows == 0 and name[-1] not in ")]":
+            result[name] = value[:: value.shape[0] // call.rows]
+    if call.latents.endswith("]"):
+        for stem, items in lists_of(call).items():
+            result[stem] = nn.utils.rnn.pad_sequence(items, batch_first=True)
+            lengths = torch.tensor([len(item) for item in items], device=items[0].device)
+            result[f"{stem}_mask"] = torch.arange(result[stem].shape[1], device=lengths.device) < lengths[:, None]
+    return result
+
+
+def lists_of(call: Call) -> dict[str, list[Tensor]]:
+    """Return the sequences [T, D] that come in a list with one for each image, by the list's name."""
+    found: dict[str, list[Tensor]] = {}
+    for name, value in call.tensors.items():
+        if name.endswith("]") and value.dim() == 2:
+            found.setdefault(name.rpartition(".")[0], []).append(value)
+    return {stem: items for stem, items in found.items() if len(items) == call.rows}
+
+
+def noisiest(timestep: Tensor, rows: int) -> Tensor:
+    """Return one timestep per image [B] of a scalar, of one per image or of several, for frames or tokens."""
+    flat = timestep.reshape(-1)
+    return flat.expand(rows) if flat.shape[0] == 1 else flat.reshape(rows, -1).amax(1)
 
 
 def label_count(denoiser: nn.Module, name: str) -> int:
@@ -112,12 +167,15 @@ class TokenPool(nn.Module):
 
 
 class ConditionEncoder(nn.Module):
-    """One encoder shared by all targets: (guidance scale, timestep, conditions) to a code [B, W]."""
+    """One encoder shared by all targets: (guidance scale, timestep, conditions) to a code [B, W].
+
+    `guidance_scale` is [B], or [B, D] for D dials.
+    """
 
     def __init__(self, spec: ConditionSpec, width: int) -> None:
         super().__init__()
         self.spec = spec
-        self.scale = nn.Linear(SCALE_FEATURES, width)
+        self.scale = nn.Linear(SCALE_FEATURES * len(spec.offs), width)
         self.time = nn.Linear(TIME_FEATURES, width)
         self.pools = nn.ModuleList(TokenPool(dim, width) for dim in spec.tokens.values())
         self.vectors = nn.ModuleList(nn.Linear(dim, width) for dim in spec.vectors.values())
@@ -126,8 +184,9 @@ class ConditionEncoder(nn.Module):
 
     def forward(self, guidance_scale: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         rows, dtype = guidance_scale.shape[0], self.scale.weight.dtype
-        timestep = tensors[self.spec.timestep].reshape(-1).expand(rows) * self.spec.timestep_scale
-        code = self.scale(scale_code(guidance_scale).to(dtype)) + self.time(time_code(timestep).to(dtype))
+        timestep = noisiest(tensors[self.spec.timestep], rows) * self.spec.timestep_scale
+        scales = torch.cat([scale_code(dial) for dial in guidance_scale.reshape(rows, -1).unbind(1)], dim=1)
+        code = self.scale(scales.to(dtype)) + self.time(time_code(timestep).to(dtype))
         for pool, name in zip(self.pools, self.spec.tokens, strict=True):
             code = code + pool(tensors[name].to(dtype), mask_of(name, tensors))
         for vector, name in zip(self.vectors, self.spec.vectors, strict=True):

@@ -138,7 +138,7 @@ def from_pretrained(source: str | Path) -> Adapter:
             raise ModelError(
                 f"{folder} has adapter format {described['format']}, this guidefold reads {FORMAT}; upgrade guidefold"
             )
-        shapes = {key: (shape[0], shape[1]) for key, shape in described["shapes"].items()}
+        shapes = {key: tuple(shape) for key, shape in described["shapes"].items()}
         adapter = Adapter(AdapterConfig.from_dict(described["adapter"]), ConditionSpec(**described["spec"]), shapes)
         adapter.trained = described["trained"]
     except (OSError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:

@@ -1,7 +1,7 @@
 """The four designs: each changes the output of one target by a residual that is anchored at `guidance_scale - 1`.
 
 Every layer is called as `layer(inputs, output, modulation, strength, tokens)` and returns the changed output:
-`inputs` [B', ..., D_in] and `output` [B', ..., D_out] are the target's own, `modulation` [B, M] comes from the shared
+`inputs` [B', ..., D_in] and `output` [B', ..., D_out] are the target's own (a convolution's have their channels second), `modulation` [B, M] comes from the shared
 condition encoder through `prepare`, `strength` [B, 1] is `guidance_scale - 1`. B' is a multiple of B where a target
 sees frames or pixels as its batch. At strength 0 the output is returned unchanged, bit for bit;
 so it is at initialisation.
@@ -86,6 +86,20 @@ class LowRank(Layer):
         return add_product(output, hidden.t(), self.up)
 
 
+class LowRankConv(Layer):
+    """The same update of a 2D convolution: A has the target's kernel, stride and padding, B is 1 by 1, as in LoRA."""
+
+    def __init__(self, d_in: int, d_out: int, kernel: int, stride: int, padding: int, rank: int) -> None:
+        super().__init__(d_in, d_out, rank)
+        self.stride, self.padding = stride, padding
+        self.down = nn.Parameter(torch.randn(rank, d_in, kernel, kernel) * (d_in * kernel**2) ** -0.5)
+
+    def forward(self, inputs: Tensor, output: Tensor, modulation: Tensor, strength: Tensor, tokens: Tensor) -> Tensor:
+        hidden = nn.functional.conv2d(inputs, self.down.to(inputs.dtype), stride=self.stride, padding=self.padding)
+        gates = rows_like(modulation, inputs).to(hidden.dtype)[..., None, None]
+        return output + nn.functional.conv2d(hidden * gates, self.up[..., None, None].to(hidden.dtype))
+
+
 class Bottleneck(Layer):
     """A bottleneck whose hidden layer is scaled and shifted by the conditions: y + (s - 1) B gelu(g * A x + h)."""
 
@@ -135,6 +149,11 @@ class CrossAttention(Layer):
         keys, values = rows_like(memory, query).to(query.dtype).chunk(2, dim=-1)
         hidden = nn.functional.scaled_dot_product_attention(query[:, None], keys[:, None], values[:, None])[:, 0]
         return add_product(output, hidden * spread(strength, hidden), self.up)
+
+
+def layer_for(design: type[Layer], shape: tuple[int, ...], rank: int) -> Layer:
+    """Return a layer for a target of this shape: widths, and for a convolution its kernel, stride and padding."""
+    return LowRankConv(*shape, rank=rank) if len(shape) > 2 else design(*shape, rank=rank)  # pyright: ignore[reportCallIssue]
 
 
 DESIGNS: dict[str, type[Layer]] = {

@@ -8,16 +8,40 @@ from torch import nn
 from guidefold.errors import ModelError
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return the layer that LoRA has wrapped, or the module itself."""
+    base = getattr(module, "base_layer", None)
+    return base if isinstance(base, nn.Module) else module
+
+
 def is_linear(module: nn.Module) -> bool:
     """Tell whether a module is a linear layer, also one that LoRA or quantisation has wrapped."""
-    return isinstance(module, nn.Linear) or (hasattr(module, "in_features") and hasattr(module, "out_features"))
+    module = unwrapped(module)
+    return hasattr(module, "in_features") and hasattr(module, "out_features")
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Tell whether a module is a plain 2D convolution with a square kernel, also one that LoRA has wrapped."""
+    module = unwrapped(module)
+    if not isinstance(module, nn.Conv2d) or module.groups > 1 or isinstance(module.padding, str):
+        return False
+    squares = (module.kernel_size, module.stride, module.padding, (1, *module.dilation))
+    return all(len(set(pair)) == 1 for pair in squares) and module.padding_mode == "zeros"
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Tell whether a low-rank update fits a module."""
+    return is_linear(module) or is_convolution(module)
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Tell whether a module is an attention: whatever makes queries with a linear layer."""
+    return is_linear(getattr(module, "to_q", nn.Identity()))
 
 
 def attentions(denoiser: nn.Module) -> dict[str, nn.Module]:
-    """Return every attention module by name: whatever makes queries with a linear layer."""
-    return {
-        name: module for name, module in denoiser.named_modules() if is_linear(getattr(module, "to_q", nn.Identity()))
-    }
+    """Return every attention module by name."""
+    return {name: module for name, module in denoiser.named_modules() if is_attention(module)}
 
 
 def is_list(denoiser: nn.Module, name: str) -> bool:
@@ -67,14 +91,14 @@ def find_targets(denoiser: nn.Module, *, linears: bool, target_modules: tuple[st
         chosen = {name: module for name, module in denoiser.named_modules() if matches(name, target_modules)}
     except re.error as error:
         raise ModelError(f"target_modules {target_modules[0]!r} is no regular expression: {error}") from error
-    kind = is_linear if linears else (lambda module: is_linear(getattr(module, "to_q", nn.Identity())))
+    kind = is_layer if linears else is_attention
     found = {name: module for name, module in chosen.items() if kind(module)}
     if not chosen:
         raise ModelError(
             f"target_modules {list(target_modules)} match nothing in {type(denoiser).__name__}; {hint(denoiser)}"
         )
     if not found:
-        wanted = "linear layers" if linears else "attention modules"
+        wanted = "linear layers and 2D convolutions" if linears else "attention modules"
         name, module = next(iter(chosen.items()))
         raise ModelError(f"target_modules match {name}, a {type(module).__name__}, but this design adapts {wanted}")
     return found
@@ -85,11 +109,16 @@ def hint(denoiser: nn.Module) -> str:
     return f"for instance {', '.join(list(block_linears(denoiser))[:3])}"
 
 
-def widths(module: nn.Module) -> tuple[int, int]:
-    """Return input and output width of a linear layer or an attention module."""
-    if is_linear(module):
-        return int(module.in_features), int(module.out_features)  # pyright: ignore[reportArgumentType]
+def shape_of(module: nn.Module) -> tuple[int, ...]:
+    """Return input and output width of a target, and a convolution's kernel, stride and padding."""
+    base = unwrapped(module)
+    if isinstance(base, nn.Conv2d):
+        geometry = (base.kernel_size[0], base.stride[0], int(base.padding[0]))
+        return base.in_channels, base.out_channels, *geometry
+    if is_linear(base):
+        return int(base.in_features), int(base.out_features)  # pyright: ignore[reportArgumentType]
     query = module.get_submodule("to_q")
     out = getattr(module, "to_out", None)
     out = out[0] if isinstance(out, (nn.ModuleList, nn.Sequential)) else out
-    return widths(query)[0], widths(out)[1] if out is not None and is_linear(out) else widths(query)[0]
+    width = shape_of(query)[0]
+    return width, shape_of(out)[1] if out is not None and is_linear(out) else width

@@ -27,8 +27,8 @@ class Cost:
 
 
 def passes_of(config: TrajectoryConfig, trajectories: int) -> int:
-    """Return the passes of recording: two a step with guidance, one more at each state kept."""
-    return trajectories * (2 * config.sampling_steps + config.keep)
+    """Return the passes of recording: two a step with guidance, one without it along the same trajectory."""
+    return trajectories * 3 * config.sampling_steps
 
 
 def recording_cost(recorder: Recorder) -> Cost:

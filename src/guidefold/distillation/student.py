@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from guidefold.adapters import Adapter
 from guidefold.denoiser import predict
-from guidefold.trajectories.recorder import States, inputs_of
+from guidefold.trajectories.recorder import States, inputs_of, negative_of, scales_of
 
 
 class Student(nn.Module):
@@ -22,9 +22,11 @@ class Student(nn.Module):
         object.__setattr__(self, "denoiser", denoiser)
 
     def forward(self, states: States) -> Tensor:
-        """Return predictions [B, ...] at states."""
-        with self.adapter.at(states["guidance_scale"]):
-            return predict(self.denoiser, inputs_of(states), self.static)
+        """Return predictions [B, ...] at states; what the scheduler does not see of them counts as right."""
+        scales = scales_of(states, next(iter(self.adapter.spec.offs)))
+        with self.adapter.at(scales, negative=negative_of(states)):
+            prediction = predict(self.denoiser, inputs_of(states), self.static)
+        return torch.where(states["mask"], prediction, states["pred_guided"]) if "mask" in states else prediction
 
 
 @torch.no_grad()

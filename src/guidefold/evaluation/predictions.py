@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from guidefold.adapters import Adapter
+from guidefold.capture.run import as_conditions, parameters_of, run
+from guidefold.capture.switch import switch_for
 from guidefold.config import TrajectoryConfig
-from guidefold.denoiser import find_denoiser, guidance_argument, predict, taped
+from guidefold.denoiser import find_denoiser
 from guidefold.distillation.student import Student, energies
 from guidefold.evaluation.metrics import error_energies, recovered_by
 from guidefold.evaluation.sampling import noise
@@ -82,17 +84,21 @@ def on_own_states(
 def own_energies(
     pipe: Any, adapter: Adapter, prompts: Sequence[str], scale: float, *, steps: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Sample with the adapter, ask the teacher at the same states, and return the error energies [N]."""
-    call = {
-        "prompt": list(prompts),
-        "num_inference_steps": steps,
-        guidance_argument(pipe): scale,
-        "output_type": "latent",
-    }
-    with taped(pipe) as own:
-        pipe(**call, generator=noise(seed, len(prompts)))
+    """Sample with the adapter, ask teacher and bare model at the same states, and return the error energies [N].
+
+    Predictions are compared as the scheduler receives them.
+    """
+    switch = switch_for(pipe, adapter.spec.offs, anchors=adapter.spec.anchors, guider=adapter.spec.guider)
+
+    def call() -> dict[str, Any]:
+        known = {"num_inference_steps": steps, "generator": noise(seed, len(prompts)), "output_type": "latent"}
+        known = {name: value for name, value in known.items() if name in parameters_of(pipe)}
+        return as_conditions(pipe, prompts) | known | {switch.dials[0].name: scale}
+
+    own = run(pipe, call())
     with adapter.disabled():
-        with taped(pipe, forced=own.received) as teacher:
-            pipe(**call, generator=noise(seed, len(prompts)))
-        bare = [predict(find_denoiser(pipe), one.tensors, one.static) for one in own.calls]
-    return error_energies(torch.cat(own.received), torch.cat(teacher.received), torch.cat(bare))
+        teacher = run(pipe, call(), forced=own.steps)
+        with switch.without(pipe):
+            bare = run(pipe, switch.off(call()), forced=own.steps)
+    tapes = [[step.received for step in tape.steps] for tape in (own, teacher, bare)]
+    return error_energies(*(torch.cat(received) for received in tapes))

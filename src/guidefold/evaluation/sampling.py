@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from guidefold.adapters import Adapter
-from guidefold.denoiser import OFF, find_denoiser, guidance_argument, latents_rows, quiet
+from guidefold.capture.run import as_conditions
+from guidefold.capture.switch import first_dial
+from guidefold.denoiser import OFF, find_denoiser, latents_rows, quiet
 from guidefold.evaluation.results import Variant
 
 
@@ -65,7 +67,7 @@ def sample(
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
-        call = {"prompt": list(prompts), "num_inference_steps": steps, guidance_argument(pipe): scale}
+        call = as_conditions(pipe, prompts) | {"num_inference_steps": steps, first_dial(pipe): scale}
         pictures = pipe(**call, generator=noise(seed, len(prompts)), output_type="pt").images
         if on_gpu:
             torch.cuda.synchronize()

@@ -7,7 +7,7 @@ any number of processes.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,6 +26,8 @@ class Draw:
     prompt: str
     guidance_scale: float
     seed: int
+    negative: str = ""
+    dials: dict[str, float] = field(default_factory=dict)
 
 
 def read_conditions(path: str | Path) -> list[str]:
@@ -85,25 +87,38 @@ def shuffled(seed: int, epoch: int, count: int) -> tuple[int, ...]:
     return tuple(sorted(range(count), key=lambda number: hashed(seed, "order", epoch, number)))
 
 
-def draw(config: TrajectoryConfig, conditions: Sequence[str], index: int) -> Draw:
+def draw(config: TrajectoryConfig, conditions: Sequence[str], index: int, negatives: Sequence[str] = ()) -> Draw:
     """Return what trajectory `index` is made from.
 
     Conditions come in shuffled epochs (each once before any comes twice), scales uniformly from
-    [scale_min, scale_max]. Raises InputError if there are no conditions.
+    [scale_min, scale_max], and where there are negative prompts every second is empty on average. Raises InputError if there are no conditions.
     """
     if not conditions:
         raise InputError("there are no conditions to draw from; give at least one prompt")
     epoch, position = divmod(index, len(conditions))
     condition = shuffled(config.seed, epoch, len(conditions))[position]
-    part = hashed(config.seed, "scale", index) / 2**BITS
-    scale = config.scale_min + part * (config.scale_max - config.scale_min)
     return Draw(
         index=index,
         condition=condition,
         prompt=conditions[condition],
-        guidance_scale=min(scale, config.scale_max),  # rounding may step over the end
+        guidance_scale=uniform(config, "scale", index, config.scale_min, config.scale_max),
         seed=hashed(config.seed, "noise", index),
+        negative=negative_prompt(config, negatives, index),
+        dials={name: uniform(config, f"dial {name}", index, *ends) for name, ends in config.dial_ranges().items()},
     )
+
+
+def uniform(config: TrajectoryConfig, purpose: str, index: int, low: float, high: float) -> float:
+    """Return a number of trajectory `index`, uniform in [low, high]."""
+    part = hashed(config.seed, purpose, index) / 2**BITS
+    return min(low + part * (high - low), high)  # rounding may step over the end
+
+
+def negative_prompt(config: TrajectoryConfig, negatives: Sequence[str], index: int) -> str:
+    """Return the negative prompt of trajectory `index`."""
+    if not negatives or hashed(config.seed, "has negative", index) % 2:
+        return ""
+    return negatives[hashed(config.seed, "negative", index) % len(negatives)]
 
 
 def kept_steps(config: TrajectoryConfig, index: int) -> list[int]:

@@ -1,24 +1,30 @@
 """Record what a teacher's guided sampling visits: the student's inputs and the guided predictions."""
 
 import hashlib
-import inspect
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from guidefold.adapters.conditions import ConditionSpec
+from guidefold.answers import by_image, unpacked
+from guidefold.capture.negative import negative_conditions
+from guidefold.capture.observe import Observation, observe
+from guidefold.capture.run import as_conditions, condition_argument, parameters_of
+from guidefold.capture.switch import Dial, first_dial, guider_dials, has_guider
+from guidefold.capture.watch import Watch
 from guidefold.config import TrajectoryConfig
-from guidefold.denoiser import OFF, Tape, find_denoiser, guidance_argument, predict, taped
+from guidefold.denoiser import components, denoisers, replaced
 from guidefold.errors import InputError, ModelError
 from guidefold.guidance import PerImageScale
 from guidefold.trajectories.conditions import Draw, draw, kept_steps
 
 States = dict[str, Tensor]
 
-DRAWN = ("prompt", "num_inference_steps", "generator", "output_type")
+DRAWN = ("num_inference_steps", "generator", "output_type")
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -39,107 +45,179 @@ class Recorder:
     """Runs a pipeline with guidance and returns the states its student would have to answer.
 
     Trajectory i depends on (config.seed, i) and on the batch it is sampled in, which `config.record_batch` fixes.
+    `negatives` are negative prompts to draw from, besides none; `denoiser` names the component to learn, where guidance
+    runs several; `arguments` go to the pipeline's call.
     """
 
-    def __init__(self, pipe: Any, conditions: Sequence[str], config: TrajectoryConfig, **arguments: Any) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        conditions: Sequence[str],
+        config: TrajectoryConfig,
+        *,
+        negatives: Sequence[str] = (),
+        denoiser: str | None = None,
+        **arguments: Any,
+    ) -> None:
         if not conditions:
             raise InputError("there are no conditions to record; give at least one prompt")
         self.pipe, self.conditions, self.config, self.arguments = pipe, conditions, config, arguments
-        self.denoiser = find_denoiser(pipe)
-        self.argument = guidance_argument(pipe)
-        known = inspect.signature(type(pipe).__call__).parameters
-        if "prompt" not in known:
-            raise ModelError(f"{type(pipe).__name__}.__call__ takes no prompt; such pipelines cannot be recorded yet")
-        for name in arguments:
-            if name in (*DRAWN, self.argument) or name not in known:
-                why = "is drawn for each trajectory" if name in known else f"is none of {type(pipe).__name__}.__call__"
-                raise InputError(f"the argument {name} {why}; leave it out")
-        self.static, self.spec = self._observe()
+        self.negatives = negatives
+        self.known = parameters_of(pipe)
+        self.guider, name = has_guider(pipe), type(pipe).__name__
+        self.first = guider_dials(pipe)[0] if self.guider else first_dial(pipe)
+        drawn = {*DRAWN, condition_argument(pipe), self.first, *config.dial_ranges()}
+        drawn |= {"negative_prompt"} if negatives else set()
+        for argument in arguments:
+            if argument in drawn or argument not in self.known:
+                why = "is drawn for each trajectory" if argument in self.known else f"is none of {name}.__call__"
+                raise InputError(f"the argument {argument} {why}; leave it out")
+        if negatives and "negative_prompt" not in self.known:
+            raise InputError(f"{name} takes no negative prompt; leave the negative prompts out")
+        self._observe(denoiser)
 
-    def _observe(self) -> tuple[dict[str, Any], ConditionSpec]:
+    def _observe(self, denoiser: str | None) -> None:
         """Watch two images for two steps, and verify that what will be recorded is what guidance decides."""
-        first = draw(self.config, self.conditions, 0)
-        pair = [first, Draw(**{**vars(first), "guidance_scale": first.guidance_scale + 1, "seed": first.seed + 1})]
-        guided, bare = self._tapes(pair, steps=2)
-        alone = self._run(pair, 2, first.guidance_scale)
-        error = (alone.received[0][0] - guided.received[0][0]).abs().max()
-        if error > 1e-3 * alone.received[0].abs().max() and self.config.record_batch > 1:
+        first = draw(self.config, self.conditions, 0, self.negatives)
+        other = Draw(**{**vars(first), "guidance_scale": first.guidance_scale + 1, "seed": first.seed + 1})
+        draws = [first, other][: self.config.record_batch]
+        steps = min(2, self.config.sampling_steps)
+        with self._guided(draws, alone=True):
+            seen = observe(self.pipe, **self._call(draws, steps, alone=True))
+        self.switch, self.identity = seen.switch, all(one.is_identity for one in seen.maps)
+        self.dials = self._dials()
+        self.name = self._chosen(seen, denoiser)
+        self.denoiser = denoisers(self.pipe)[self.name]
+        watch = self._watch(draws, steps)
+        alone, together = seen.guided.steps[0].received, watch.guided.steps[0].received
+        gap = (alone.reshape(len(draws), -1)[0] - together.reshape(len(draws), -1)[0]).abs().max()
+        if gap > 1e-3 * alone.abs().max() and len(draws) > 1:
             raise ModelError(
                 f"{type(self.pipe).__name__} computes guidance with one scale for a whole batch; set record_batch to 1"
             )
-        call = bare.calls[0]
+        call = next(one.call for one in watch.bare.called if one.denoiser == self.name)
         for name, value in call.static.items():
-            if not isinstance(value, (bool, int, float, str, type(None))):
-                kind = type(value).__name__
-                raise ModelError(f"the denoiser's argument {name} is a {kind}; such arguments cannot be recorded yet")
-        return call.static, ConditionSpec.observe(self.denoiser, call)
+            if json.loads(json.dumps(value, default=lambda _: None)) != as_lists(value):
+                raise ModelError(
+                    f"the denoiser's argument {name} is a {type(value).__name__}; such arguments cannot be recorded yet"
+                )
+        call.by_image(len(draws))
+        self.static = call.static
+        several = len(seen.denoisers) > 1
+        self.spec = ConditionSpec.observe(
+            self.denoiser, call, negative=bool(self.negatives), guider=self.switch.guider,
+            dials=tuple((dial.name, dial.off) for dial in self.dials), anchors=self.switch.anchors,
+            denoiser=self.name if several else None,
+        )  # fmt: skip
 
-    def _run(
-        self, draws: list[Draw], steps: int, scale: float, answers: list[Tensor] | None = None, **tape: Any
-    ) -> Tape:
-        generators = [torch.Generator().manual_seed(one.seed) for one in draws]
-        call = dict(
-            prompt=[one.prompt for one in draws], num_inference_steps=steps, generator=generators, output_type="latent"
-        )
-        call |= {self.argument: scale} | self.arguments
-        with torch.no_grad(), taped(self.pipe, answers=answers, **tape) as record:
-            self.pipe(**call)
-        return record
+    def _dials(self) -> list[Dial]:
+        """Return the scales that reach the adapter: those that turn guidance off, and those with a range of values."""
+        anchors, rest = self.switch.dials[: self.switch.anchors], self.switch.dials[self.switch.anchors :]
+        ranges = self.config.dial_ranges()
+        if unknown := sorted(ranges.keys() - {dial.name for dial in self.switch.dials}):
+            found = ", ".join(dial.name for dial in self.switch.dials)
+            raise InputError(f"dials has {unknown[0]}, which is no guidance scale here; choose from {found}")
+        return [*anchors, *(dial for dial in rest if dial.name in ranges)]
 
-    def _tapes(self, draws: list[Draw], steps: int) -> tuple[Tape, Tape]:
-        """Return a guided run, and the run without guidance that its predictions are answers to."""
-        guided = self._run(draws, steps, PerImageScale([one.guidance_scale for one in draws]))
-        bare = self._run(draws, steps, OFF, answers=guided.received)
-        name = type(self.pipe).__name__
-        if not all(one.isfinite().all() for one in guided.received):
-            raise ModelError(f"{name} predicts values that are not finite; load it in float32 or bfloat16")
-        if guided.rows < 2 * bare.rows:
-            raise ModelError(
-                f"{name} runs its denoiser once per step even with {self.argument} above 1; "
-                "it has no guidance to fold, or an adapter attached"
-            )
-        if len(bare.calls) != len(guided.received):
-            raise ModelError(
-                f"{name} calls its denoiser {len(bare.calls)} times in {len(guided.received)} steps without guidance"
-            )
-        if not all(torch.equal(a, b) for a, b in zip(bare.received, guided.received, strict=True)):
-            raise ModelError(
-                f"{name} changes the denoiser's output on the way to its scheduler; "
-                "such pipelines cannot be recorded yet"
-            )
-        return guided, bare
+    def _chosen(self, seen: Observation, denoiser: str | None) -> str:
+        """Return the component to learn. Raises InputError unless there is one, or it was named."""
+        if denoiser is None and len(seen.denoisers) == 1:
+            return seen.denoisers[0]
+        if denoiser not in seen.denoisers:
+            said = "guides several networks" if denoiser is None else f"does not guide {denoiser}"
+            raise InputError(f"{type(self.pipe).__name__} {said}; choose denoiser from {', '.join(seen.denoisers)}")
+        return denoiser
+
+    def _call(self, draws: list[Draw], steps: int, *, alone: bool = False) -> dict[str, Any]:
+        """Return the arguments of a run: with each draw's own guidance scales, or with the first one's for all."""
+        call = as_conditions(self.pipe, [one.prompt for one in draws])
+        if self.negatives:
+            call["negative_prompt"] = [one.negative for one in draws]
+        call |= {"output_type": "latent"} if "output_type" in self.known else {}
+        call |= {"num_inference_steps": steps, "generator": [torch.Generator().manual_seed(one.seed) for one in draws]}
+        known = {name: item for name, item in call.items() if name in self.known}
+        return known | self.arguments | ({} if self.guider else self._scales(draws, alone=alone))
+
+    def _scales(self, draws: list[Draw], *, alone: bool) -> dict[str, float]:
+        """Return the guidance scales of a run by name."""
+        values = {self.first: [one.guidance_scale for one in draws]}
+        values |= {name: [one.dials[name] for one in draws] for name in draws[0].dials}
+        return {name: many[0] if alone else PerImageScale(many) for name, many in values.items()}
+
+    @contextmanager
+    def _guided(self, draws: list[Draw], *, alone: bool = False) -> Iterator[None]:
+        """Set the scales of a guider for a while."""
+        with ExitStack() as stack:
+            for name, value in self._scales(draws, alone=alone).items() if self.guider else ():
+                stack.enter_context(replaced(self.pipe.guider, name, value))
+            yield
+
+    def _watch(self, draws: list[Draw], steps: int) -> Watch:
+        """Run with guidance, and without it along the same trajectories."""
+        with self._guided(draws):
+            return Watch(self.pipe, lambda: self._call(draws, steps), self.switch)
+
+    def dial_values(self, draws: list[Draw]) -> dict[str, list[float]]:
+        """Return the values of the dials after the first, for each draw."""
+        values = {}
+        for dial in self.dials[1:]:
+            fixed = getattr(self.pipe.guider, dial.name) if self.guider else self.known[dial.name].default
+            fixed = self.arguments.get(dial.name, fixed)
+            values[dial.name] = [
+                one.dials.get(dial.name, one.guidance_scale if fixed is None else float(fixed)) for one in draws
+            ]
+        return values
 
     def states(self, indices: Sequence[int], *, keep_all: bool = False) -> States:
         """Sample trajectories together and return their kept states, trajectory by trajectory.
 
-        Keys: `call.*` the student's inputs [N, ...], `pred_guided` and `pred_cond` [N, ...], `guidance_scale`,
+        Keys: `call.*` the student's inputs [N, ...], `negative.*` those of the negative prompt, `pred_guided` and
+        `pred_cond` [N, ...], `mask` where the scheduler does not see all of a prediction, `guidance_scale`,
         `trajectory`, `condition`, `step` [N].
         """
-        draws = [draw(self.config, self.conditions, index) for index in indices]
-        steps = self.config.sampling_steps
-        guided, bare = self._tapes(draws, steps)
-        rows, parts = len(draws), []
-        calls = [call.batched() for call in bare.calls]
+        draws = [draw(self.config, self.conditions, index, self.negatives) for index in indices]
+        visits = self._visits(draws)
+        negative, dials = self._negative(draws), self.dial_values(draws)
+        steps, parts = self.config.sampling_steps, []
         for row, one in enumerate(draws):
             kept = range(steps) if keep_all else kept_steps(self.config, one.index)
-            chosen = [k for k in kept if k < len(calls)]
-            part = {f"call.{name}": torch.stack([calls[k][name][row] for k in chosen]) for name in calls[0]}
-            part["pred_guided"] = torch.stack([guided.received[k][row] for k in chosen])
+            chosen = sorted({k * len(visits) // steps for k in kept}) if len(visits) != steps else list(kept)
+            part = {name: torch.stack([visits[k][name][row] for k in chosen]) for name in visits[0]}
+            part |= {name: value[row].expand(len(chosen), *value[row].shape) for name, value in negative.items()}
             part["step"] = torch.tensor(chosen)
             numbers = {"guidance_scale": one.guidance_scale, "trajectory": one.index, "condition": one.condition}
+            numbers |= {f"dial.{name}": values[row] for name, values in dials.items()}
             part |= {name: torch.tensor([value] * len(chosen)) for name, value in numbers.items()}
             parts.append(part)
-        states = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        states["pred_cond"] = self.bare_predictions(states, rows)
-        return states
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     @torch.no_grad()
-    def bare_predictions(self, states: States, rows: int) -> Tensor:
-        """Return the conditional predictions [N, ...] at states, computed `rows` at a time."""
-        inputs = inputs_of(states)
-        chunks = range(0, len(states["step"]), rows)
-        parts = [predict(self.denoiser, {k: v[i : i + rows] for k, v in inputs.items()}, self.static) for i in chunks]
-        return torch.cat(parts)
+    def _visits(self, draws: list[Draw]) -> list[States]:
+        """Return the states of all images at every visit of the denoiser."""
+        watch, images = self._watch(draws, self.config.sampling_steps), len(draws)
+        targets = watch.targets(None if self.identity else watch.maps())
+        visits = []
+        for number in sorted(targets):
+            called, target = targets[number].called, targets[number]
+            if called.denoiser != self.name:
+                continue
+            visit = {f"call.{name}": value for name, value in called.call.by_image(images).items()}
+            visit["pred_cond"] = by_image(called.answer, images)
+            visit["pred_guided"] = by_image(unpacked(called.answer, target.answer), images)
+            if not target.mask.all():
+                visit["mask"] = by_image(unpacked(called.answer, target.mask.float()), images) > 0
+            visits.append(visit)
+        return visits
+
+    def _negative(self, draws: list[Draw]) -> States:
+        """Return the conditions of the draws' negative prompts [B, ...]."""
+        if not self.negatives:
+            return {}
+        call = self.switch.off(self._call(draws, self.config.sampling_steps))
+        names = {name.removeprefix("negative.") for name in (*self.spec.tokens, *self.spec.vectors)}
+        with self.switch.without(self.pipe):
+            found = negative_conditions(self.pipe, type(self.pipe), call, names)
+        return {f"negative.{name}": value for name, value in found.items()}
 
     def header(self) -> dict[str, Any]:
         """Return what a store says of its trajectories."""
@@ -155,11 +233,13 @@ class Recorder:
             "conditions_sha256": prompts,
             "static": plain(self.static),
             "spec": self.spec.to_dict(),
+            "denoiser": self.name,
+            "negatives_sha256": hashlib.sha256("\n".join(self.negatives).encode()).hexdigest(),
         }
 
     def _encoders(self) -> dict[str, nn.Module]:
         """Return what turns prompts into conditions."""
-        parts = {name: part for name, part in self.pipe.components.items() if isinstance(part, nn.Module)}
+        parts = {name: part for name, part in components(self.pipe).items() if isinstance(part, nn.Module)}
         return {name: part for name, part in parts.items() if "encoder" in name}
 
     def _scheduler(self) -> dict[str, Any]:
@@ -184,6 +264,23 @@ class Recorder:
             constant = name not in ("trajectory", "step") and torch.equal(once[row], value)
             shard[f"trajectory.{name}" if constant else name] = (once if constant else value).cpu().contiguous()
         return shard
+
+
+def as_lists(value: Any) -> Any:
+    """Return nested tuples as lists, which is how JSON gives them back."""
+    return [as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def scales_of(states: States, first: str) -> dict[str, Tensor]:
+    """Return the guidance scales among the keys of states by name; `first` is the first dial's."""
+    found = {name.removeprefix("dial."): value for name, value in states.items() if name.startswith("dial.")}
+    return {first: states["guidance_scale"], **found}
+
+
+def negative_of(states: States) -> dict[str, Tensor] | None:
+    """Return the negative prompt's conditions among the keys of states, or None."""
+    found = {name.removeprefix("negative."): value for name, value in states.items() if name.startswith("negative.")}
+    return found or None
 
 
 def inputs_of(states: States) -> dict[str, Tensor]:

@@ -1,0 +1,153 @@
+"""Observe a pipeline: its guidance switch, the student's inputs and targets, each verified by running it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guidefold.answers import packed
+from guidefold.capture.mapping import OutputMap
+from guidefold.capture.switch import Switch
+from guidefold.capture.tape import Tape
+from guidefold.capture.watch import Target, Watch
+from guidefold.errors import ModelError
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What is known of a pipeline's guidance, and how exactly it holds: errors are relative to the largest value."""
+
+    switch: Switch
+    guided: Tape
+    bare: Tape
+    maps: tuple[OutputMap, ...]
+    targets: dict[int, Target]  # by number of the call of the run without guidance
+    target_error: float
+    input_error: float
+    result_error: float
+
+    @property
+    def denoisers(self) -> tuple[str, ...]:
+        """The components that guidance runs more than once, in the order of their first call."""
+        return tuple(dict.fromkeys(target.called.denoiser for target in self.targets.values()))
+
+    def kinds(self) -> tuple[str, ...]:
+        """Say what schedulers receive of the denoisers' outputs."""
+        return tuple(dict.fromkeys(one.kind() for one in self.maps))
+
+
+def observe(pipe: Any, **call: Any) -> Observation:
+    """Watch a pipeline with and without guidance, for a short call with guidance on, and verify what will be recorded.
+
+    Raises ModelError where guidance is off, cannot be turned off, or what reaches the scheduler cannot be traced back
+    to the denoiser to the precision of its dtype.
+    """
+    watch = Watch(pipe, renewed(call))
+    maps = watch.maps()
+    target_error = max(
+        difference(one.forward(packed(watch.bare.answering(step).answer)), step.received.reshape(-1))
+        for one, step in zip(maps, watch.bare.steps, strict=True)
+    )
+    targets = watch.targets(maps)
+    student = watch.student(targets)
+    result_error = result_difference(student.result, watch.guided.result)
+    tolerance = TOLERANCE.get(watch.guided.steps[0].received.dtype, 1e-3)
+    if target_error > tolerance:
+        raise ModelError(
+            f"{watch.name} changes the denoiser's output on the way to its scheduler in a way that is not affine "
+            f"(relative error {target_error:.1e})"
+        )
+    if result_error > tolerance:
+        raise ModelError(
+            f"{watch.name} without guidance does not give the guided result even with a perfect student "
+            f"(relative error {result_error:.1e})"
+        )
+    return Observation(
+        switch=watch.switch, guided=watch.guided, bare=watch.bare, maps=tuple(maps), targets=targets,
+        target_error=target_error, input_error=input_error(watch), result_error=result_error,
+    )  # fmt: skip
+
+
+def renewed(call: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Return a function that makes the call anew, with its generators in the state they have now."""
+    many = call.get("generator")
+    generators = many if isinstance(many, (list, tuple)) else [many]
+    states = [one.get_state() if isinstance(one, torch.Generator) else None for one in generators]
+
+    def make() -> dict[str, Any]:
+        for one, state in zip(generators, states, strict=True):
+            if state is not None:
+                one.set_state(state)
+        return dict(call)
+
+    return make
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """Return the largest difference, relative to the largest value."""
+    if one.shape != other.shape:
+        return float("inf")
+    gap, size = (one.float() - other.float()).abs().max(), other.float().abs().max()
+    return float(gap / size) if size else float(gap)
+
+
+def result_difference(one: Any, other: Any) -> float:
+    """Compare what two runs gave; without guidance some pipelines leave out what they give for the other branch."""
+    ours, theirs = numbers(one), numbers(other)
+    shared = ours.keys() & theirs.keys()
+    return max((difference(ours[name], theirs[name]) for name in shared), default=0.0)
+
+
+def numbers(result: Any, name: str = "") -> dict[str, Tensor]:
+    """Return the pictures, latents or sounds in a pipeline's answer as tensors by place."""
+    if isinstance(result, (dict, list, tuple)):
+        parts = result.items() if isinstance(result, dict) else enumerate(result)
+        return {key: value for place, part in parts for key, value in numbers(part, f"{name}.{place}").items()}
+    try:
+        return {name: torch.as_tensor(result)}
+    except (TypeError, RuntimeError, ValueError):
+        return {}
+
+
+def input_error(watch: Watch) -> float:
+    """Return how far the student's inputs are from those of the nearest guided branch, at the worst step."""
+    worst = 0.0
+    for step, guided in zip(watch.bare.steps, watch.guided.steps, strict=True):
+        called = watch.bare.answering(step)
+        first = max((s.call for s in watch.guided.steps if s.call < guided.call), default=-1) + 1
+        branches = [
+            branch
+            for other in watch.guided.called[first : guided.call + 1]
+            if other.denoiser == called.denoiser
+            for branch in parts_of(other.call.tensors, called.call.tensors)
+        ]
+        worst = max(worst, min((distance(branch, called.call.tensors) for branch in branches), default=float("inf")))
+    return worst
+
+
+def parts_of(tensors: dict[str, Tensor], like: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Split the inputs of several branches in one batch into the branches."""
+    counts = {
+        tensors[name].shape[0] // max(1, value.shape[0])
+        for name, value in like.items()
+        if name in tensors and value.dim() and value.shape[0]
+    }
+    count = max(counts, default=1)
+    return [
+        {name: branch(value, like[name], part) for name, value in tensors.items() if name in like}
+        for part in range(count)
+    ]
+
+
+def branch(value: Tensor, like: Tensor, part: int) -> Tensor:
+    if value.shape == like.shape or not like.dim():
+        return value
+    return value[part * like.shape[0] : (part + 1) * like.shape[0]]
+
+
+def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    return max((difference(one[name], other[name]) for name in one), default=float("inf"))

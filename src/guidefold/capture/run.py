@@ -1,0 +1,63 @@
+"""Run a pipeline again and again from the same state: same noise, same prompt, nothing left behind."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from guidefold.capture.tape import Answer, Step, Tape, taped
+from guidefold.denoiser import denoisers
+from guidefold.errors import InputError, ModelError
+
+
+def parameters_of(pipe: Any) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a pipeline's call by name."""
+    return dict(inspect.signature(type(pipe).__call__).parameters)
+
+
+def condition_argument(pipe: Any) -> str:
+    """Return the argument that conditions go to: prompts or class labels. Raises ModelError for another pipeline."""
+    known = parameters_of(pipe)
+    found = next((name for name in ("prompt", "class_labels") if name in known), None)
+    if found is None:
+        raise ModelError(f"{type(pipe).__name__}.__call__ takes neither a prompt nor class_labels")
+    return found
+
+
+def as_conditions(pipe: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return conditions as an argument of a pipeline's call. Raises InputError for class labels that are no numbers."""
+    name = condition_argument(pipe)
+    if name == "prompt":
+        return {name: list(texts)}
+    try:
+        return {name: [int(text) for text in texts]}
+    except ValueError as error:
+        raise InputError(
+            f"{type(pipe).__name__} takes class labels, but a condition is no whole number: {error}"
+        ) from error
+
+
+@contextmanager
+def processors_kept(pipe: Any) -> Iterator[None]:
+    """Give denoisers their attention processors back: some pipelines replace them, and a failed run leaves them so."""
+    before = {part: dict(part.attn_processors) for part in denoisers(pipe).values() if hasattr(part, "attn_processors")}
+    try:
+        yield
+    finally:
+        for part, processors in before.items():
+            if part.attn_processors != processors:
+                part.set_attn_processor(dict(processors))
+
+
+def run(pipe: Any, call: dict[str, Any], *, answer: Answer | None = None, forced: Sequence[Step] = ()) -> Tape:
+    """Run a pipeline once, watched; the same `call` gives the same run."""
+    given = dict(call)
+    if "generator" in parameters_of(pipe) and "generator" not in given:
+        given["generator"] = torch.Generator().manual_seed(0)
+    forked = torch.random.fork_rng()
+    with forked, torch.no_grad(), processors_kept(pipe), taped(pipe, answer=answer, forced=forced) as tape:
+        torch.manual_seed(0)
+        tape.result = pipe(**given)
+    return tape

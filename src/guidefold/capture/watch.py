@@ -1,0 +1,113 @@
+"""One call of a pipeline, run with and without guidance: what the student would see, and what it would have to answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guidefold.answers import packed, unpacked
+from guidefold.capture.mapping import NotAffine, OutputMap, identity, learn_maps
+from guidefold.capture.run import run
+from guidefold.capture.switch import Switch, find_switch
+from guidefold.capture.tape import Called, Step, Tape, aligned
+from guidefold.errors import ModelError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a denoiser, called without guidance, would have to answer for the guided result."""
+
+    called: Called
+    answer: Tensor  # [N], see `packed`
+    mask: Tensor  # [N], which of its numbers reach the scheduler
+
+
+class Watch:
+    """A pipeline and one call of it, run with guidance, and without guidance along the same trajectory."""
+
+    def __init__(self, pipe: Any, call: Callable[[], dict[str, Any]], switch: Switch | None = None) -> None:
+        # made anew for every run: a generator is used up
+        self.pipe, self.call, self.name = pipe, call, type(pipe).__name__
+        self.guided = run(pipe, call())
+        if not self.guided.steps:
+            raise ModelError(
+                f"{self.name} never called the step of a scheduler of its own; what guidance decides cannot be seen"
+            )
+        if not all(step.received.isfinite().all() for step in self.guided.steps):
+            raise ModelError(f"{self.name} predicts values that are not finite; load it in float32 or bfloat16")
+        self.switch = switch or find_switch(pipe, call, self.guided)
+        self.bare = self.off(forced=self.guided.steps)
+        if len(self.bare.steps) != len(self.guided.steps):
+            raise ModelError(
+                f"{self.name} takes {len(self.bare.steps)} steps without guidance and {len(self.guided.steps)} with it"
+            )
+        self.used = {step.call for step in self.bare.steps}
+
+    def off(self, **options: Any) -> Tape:
+        """Run without guidance."""
+        with self.switch.without(self.pipe):
+            return run(self.pipe, self.switch.off(self.call()), **options)
+
+    def answering(self, give: Callable[[int, Any], Any]) -> Callable[[str, int], Any]:
+        """Answer calls in the structure of the first run; ControlNets answer what they answered there."""
+
+        def answer(denoiser: str, number: int) -> Any:
+            if number >= len(self.bare.called) or self.bare.called[number].denoiser != denoiser:
+                raise ModelError(f"{self.name} calls its denoisers in another order at every run")
+            before = self.bare.called[number].answer
+            return give(number, before) if number in self.used else unpacked(before, packed(before))
+
+        return answer
+
+    def probe(self, fill: Callable[[int], Tensor]) -> list[Tensor]:
+        """Return what every step receives when the denoisers answer `fill(N)` along the guided trajectory."""
+
+        def give(number: int, before: Any) -> Any:
+            numbers = packed(before)
+            return unpacked(before, fill(len(numbers)).to(numbers))
+
+        tape = self.off(answer=self.answering(give), forced=self.guided.steps)
+        return [step.received for step in tape.steps]
+
+    def maps(self) -> list[OutputMap]:
+        """Learn what every step receives of the denoisers' answers. Raises ModelError where it is no affine image."""
+        try:
+            return learn_maps(self.probe, [len(packed(self.bare.answering(step).answer)) for step in self.bare.steps])
+        except NotAffine as error:
+            raise ModelError(
+                f"{self.name} changes the denoiser's output on the way to its scheduler in a way that is not affine"
+            ) from error
+
+    def targets(self, maps: list[OutputMap] | None) -> dict[int, Target]:
+        """Carry what guidance decided back to what the denoiser would have to answer; no maps: it is just that."""
+        found: dict[int, Target] = {}
+        maps = maps or [self.same(step) for step in self.bare.steps]
+        for step, guided, one in zip(self.bare.steps, self.guided.steps, maps, strict=True):
+            wanted = aligned(guided.received, step.received)
+            if wanted is None:
+                continue
+            called = self.bare.answering(step)
+            before = found.get(step.call)
+            answer = packed(called.answer) if before is None else before.answer
+            mask = one.mask.to(answer.device) if before is None else before.mask | one.mask.to(answer.device)
+            found[step.call] = Target(called=called, answer=one.backward(wanted, answer), mask=mask)
+        if not found:
+            raise ModelError(f"no step of {self.name} receives as many rows with guidance as without")
+        return found
+
+    def same(self, step: Step) -> OutputMap:
+        """Return the map of a scheduler that receives answers as they are. Raises ModelError if this one does not."""
+        answer = packed(self.bare.answering(step).answer)
+        if not torch.equal(answer, step.received.reshape(-1)):
+            raise ModelError(f"{self.name} changes the denoiser's output at some steps only")
+        return identity(len(answer), answer)
+
+    def student(self, targets: dict[int, Target]) -> Tape:
+        """Run without guidance and with a perfect student."""
+
+        def give(number: int, before: Any) -> Any:
+            return unpacked(before, targets[number].answer if number in targets else packed(before))
+
+        return self.off(answer=self.answering(give))
