@@ -23,14 +23,16 @@ def build(name: str) -> Case:
 
     Raises LookupError where there is none.
     """
-    import diffusers
-
-    package = getattr(diffusers, name).__module__.split(".pipelines.")[1].rpartition(".")[0]
+    package = package_of(name)
     try:
         module = importlib.import_module(f"support.families.{package.replace('.', '_')}")
-        maker = getattr(module, name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise LookupError(f"no components for {name}") from error
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("support"):
+            raise
+        raise LookupError(f"no components for {package}") from error
+    maker = getattr(module, name, None)
+    if maker is None:
+        raise LookupError(f"no components for {name}")
     torch.manual_seed(0)
     case = maker()
     for part in case.pipe.components.values():
@@ -38,6 +40,17 @@ def build(name: str) -> Case:
             enliven(part.eval().requires_grad_(False))
     case.pipe.set_progress_bar_config(disable=True)
     return case
+
+
+def package_of(name: str) -> str:
+    """Return the package of `diffusers.pipelines` that a class is in; of one that lacks a library, what it lacks."""
+    import diffusers
+
+    kind = getattr(diffusers, name)
+    module = kind.__module__
+    if ".pipelines." not in module:
+        raise LookupError(f"needs {', '.join(getattr(kind, '_backends', ['a library that is not installed']))}")
+    return module.split(".pipelines.")[1].rpartition(".")[0]
 
 
 def enliven(module: nn.Module) -> None:

@@ -1,23 +1,107 @@
-"""Try pipeline classes: `python -m support.check WanPipeline ...`, or all of them with `--all`."""
+"""Try one pipeline class: observe its guidance, attach an adapter, and compare the runs."""
 
-import sys
-import traceback
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from guidefold.capture import observe
-from support.case import build
+import torch
 
-if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        try:
-            case = build(name)
-            seen = observe(case.pipe, **case.call)
-            off = ", ".join(f"{d.name}={d.off:g}" for d in seen.switch.dials)
-            print(
-                f"OK {name}: {seen.denoisers} off {off}; rows {seen.guided.rows}->{seen.bare.rows}; {seen.kinds()} "
-                f"target {seen.target_error:.0e} inputs {seen.input_error:.0e} result {seen.result_error:.0e}",
-                flush=True,
-            )
-        except Exception as error:
-            print(f"NO {name}: {type(error).__name__}: {str(error)[:300]}", flush=True)
-            if "-v" in sys.argv:
-                traceback.print_exc()
+from guidefold.adapters import Adapter
+from guidefold.adapters.conditions import ConditionSpec
+from guidefold.capture.observe import Observation, observe, renewed
+from guidefold.capture.run import run
+from guidefold.capture.switch import Switch
+from guidefold.capture.tape import Tape
+from guidefold.config import AdapterConfig
+from guidefold.denoiser import denoisers
+from guidefold.errors import GuidefoldError
+from support.case import Case, build
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What was seen of a pipeline class; `why` is empty where it works."""
+
+    pipeline: str
+    why: str = ""
+    denoisers: str = ""
+    off: str = ""
+    further: str = ""
+    receives: str = ""
+    rows_guided: int = 0
+    rows_folded: int = 0
+    calls_guided: int = 0
+    calls_folded: int = 0
+    targets: int = 0
+    target_error: float = 0.0
+    input_error: float = 0.0
+    result_error: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Failed(Exception):
+    """A pipeline ran, but not as promised."""
+
+
+def check(name: str) -> Row:
+    """Return the row of a pipeline class; what raises is its reason not to work."""
+    try:
+        case = build(name)
+        seen = observe(case.pipe, **case.call)
+        return fold(name, case, seen)
+    except (GuidefoldError, Failed, LookupError) as error:
+        return Row(pipeline=name, why=" ".join(str(error).split()))
+    except Exception as error:
+        return Row(pipeline=name, why=" ".join(f"{type(error).__name__}: {error}".split())[:200])
+
+
+def fold(name: str, case: Case, seen: Observation) -> Row:
+    """Attach an adapter to every guided denoiser, see that it works at half the passes, and detach it."""
+    pipe, call, switch = case.pipe, renewed(case.call), seen.switch
+    parts, adapters = denoisers(pipe), []
+    with switch.without(pipe):
+        bare = run(pipe, switch.off(call()))
+    for component in seen.denoisers:
+        first = next(one.call for one in seen.bare.called if one.denoiser == component)
+        spec = ConditionSpec.observe(
+            parts[component], first, dials=tuple((dial.name, dial.off) for dial in switch.dials),
+            anchors=switch.anchors, guider=switch.guider, denoiser=component,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        adapters.append(Adapter.build(parts[component], spec, AdapterConfig(rank=2, width=16)).attach(pipe))
+    zero = run(pipe, call())
+    require(same(zero, bare), "an adapter that has learnt nothing changes the model")
+    for adapter in adapters:
+        for layer in adapter.layers:
+            torch.nn.init.normal_(layer.up, std=0.02)
+    folded = run(pipe, call())
+    require(not same(folded, bare), "the adapter does not reach the output")
+    require(all(step.received.isfinite().all() for step in folded.steps), "the adapted output is not finite")
+    require(folded.rows == bare.rows, f"the denoiser sees {folded.rows} rows with an adapter, {bare.rows} without")
+    for adapter in adapters:
+        adapter.detach()
+    require(same(run(pipe, call()), seen.guided), "detaching does not give the teacher back")
+    return Row(
+        pipeline=name, denoisers=", ".join(seen.denoisers), off=arguments(switch, range(switch.anchors)),
+        further=", ".join(dial.name for dial in switch.dials[switch.anchors :]), receives="; ".join(seen.kinds()),
+        rows_guided=seen.guided.rows, rows_folded=folded.rows, calls_guided=len(seen.guided.called),
+        calls_folded=len(folded.called), targets=sum(len(adapter.shapes) for adapter in adapters),
+        target_error=seen.target_error, input_error=seen.input_error, result_error=seen.result_error,
+    )  # fmt: skip
+
+
+def require(holds: bool, why: str) -> None:
+    if not holds:
+        raise Failed(why)
+
+
+def arguments(switch: Switch, which: range) -> str:
+    prefix = "guider." if switch.guider else ""
+    return ", ".join(f"{prefix}{switch.dials[one].name}={switch.dials[one].off:g}" for one in which)
+
+
+def same(one: Tape, other: Tape) -> bool:
+    """Tell whether two runs' schedulers received the same, bit for bit."""
+    pairs = zip(one.steps, other.steps, strict=False)
+    return len(one.steps) == len(other.steps) and all(torch.equal(a.received, b.received) for a, b in pairs)

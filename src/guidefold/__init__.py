@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guidefold.adapters import Adapter as Adapter
+    from guidefold.adapters.guider import AdapterGuidance as AdapterGuidance
     from guidefold.adapters.hub import from_pretrained as load
     from guidefold.adapters.hub import push_to_hub as push_to_hub
     from guidefold.adapters.hub import save_pretrained as save_pretrained
+    from guidefold.capture import observe as observe
     from guidefold.distillation.run import distill as distill
     from guidefold.distillation.run import record as record
     from guidefold.distillation.run import train as train
@@ -21,6 +23,8 @@ __version__ = "0.1.0"
 # loaded when first used: `guidefold --help` answers without torch
 _PLACES = {
     "Adapter": ("guidefold.adapters", "Adapter"),
+    "AdapterGuidance": ("guidefold.adapters.guider", "AdapterGuidance"),
+    "observe": ("guidefold.capture.observe", "observe"),
     "load": ("guidefold.adapters.hub", "from_pretrained"),
     "save_pretrained": ("guidefold.adapters.hub", "save_pretrained"),
     "push_to_hub": ("guidefold.adapters.hub", "push_to_hub"),
@@ -29,7 +33,10 @@ _PLACES = {
     "train": ("guidefold.distillation.run", "train"),
 }
 
-__all__ = ["Adapter", "__version__", "distill", "load", "push_to_hub", "record", "save_pretrained", "train"]
+__all__ = [
+    "Adapter", "AdapterGuidance", "__version__", "distill", "load", "observe", "push_to_hub", "record",
+    "save_pretrained", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

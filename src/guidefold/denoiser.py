@@ -30,9 +30,10 @@ class Call:
     @property
     def rows(self) -> int:
         """The batch size: of the latents, or how many there are in a list of them."""
-        if self.latents.endswith("]"):
-            stem = self.latents.rpartition(".")[0]
-            return sum(name.rpartition(".")[0] == stem for name in self.tensors)
+        stem, listed, _ = self.latents.partition(".[")
+        if listed:
+            items = (name.removeprefix(f"{stem}.[") for name in self.tensors if name.startswith(f"{stem}.["))
+            return len({item.partition("]")[0] for item in items})
         return self.tensors[self.latents].shape[0]
 
     def by_image(self, images: int) -> dict[str, Tensor]:
@@ -42,6 +43,8 @@ class Call:
         `x.[*]` are the items of a list with one per image. See `for_call`.
         """
         result, stem = {}, self.latents.rpartition(".")[0] if self.latents.endswith("[0]") else None
+        if stem and stem.endswith("]"):
+            raise ModelError(f"the denoiser's argument {self.latents} is in nested lists, which cannot be recorded yet")
         items: dict[str, list[Tensor]] = {}
         for name, value in self.tensors.items():
             parent, _, leaf = name.rpartition(".")

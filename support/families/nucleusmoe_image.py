@@ -1,6 +1,7 @@
 """Nucleus-MoE-Image."""
 
 import diffusers
+import torch
 from diffusers import NucleusMoEImageTransformer2DModel
 
 from support import parts
@@ -14,6 +15,9 @@ def NucleusMoEImagePipeline() -> Case:
         num_attention_heads=2, joint_attention_dim=parts.WIDTH, axes_dims_rope=(4, 4, 8), num_experts=4,
         moe_intermediate_dim=32, capacity_factors=2.0,
     )  # fmt: skip
+    for parameter in denoiser.parameters():
+        if parameter.dim() == 3:  # the experts, which diffusers leaves uninitialised
+            torch.nn.init.normal_(parameter, std=0.1)
     pipe = diffusers.NucleusMoEImagePipeline(
         transformer=denoiser, scheduler=flux.scheduler(), vae=qwenimage.autoencoder(),
         text_encoder=parts.vision_language("Qwen3VL", layers=3), processor=parts.vision_processor(patch=16),

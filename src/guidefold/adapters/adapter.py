@@ -146,6 +146,7 @@ class Adapter(nn.Module):
         # not a child: offloading and casting of the denoiser must not see the adapter
         object.__setattr__(self, "_attachment", attachment)
         attachment.handles.append(denoiser.register_forward_pre_hook(self._pre_hook(), with_kwargs=True))
+        attachment.handles.append(denoiser.register_forward_hook(self._post_hook()))
         for (name, _), layer in zip(self.shapes.items(), self.layers, strict=True):
             hook = self._hook(name, layer)  # pyright: ignore[reportArgumentType]
             attachment.handles.append(denoiser.get_submodule(name).register_forward_hook(hook, with_kwargs=True))
@@ -197,15 +198,19 @@ class Adapter(nn.Module):
         finally:
             self.enabled = before
 
+    def set(self, guidance_scale: Scale, *, negative: dict[str, Tensor] | None = None) -> None:
+        """Set the guidance scale, and the conditions of a negative prompt by the denoiser's names."""
+        self._scale, self._negative = self.checked(guidance_scale), negative
+
     @contextmanager
     def at(self, guidance_scale: Scale, *, negative: dict[str, Tensor] | None = None) -> Iterator[Self]:
-        """Set the guidance scale, and the conditions of a negative prompt by the denoiser's names, for a while."""
-        before, self._scale = self._scale, self.checked(guidance_scale)
-        negatives, self._negative = self._negative, negative
+        """Set the guidance scale and the negative prompt's conditions for a while."""
+        before = self._scale, self._negative
+        self.set(guidance_scale, negative=negative)
         try:
             yield self
         finally:
-            self._scale, self._negative = before, negatives
+            self._scale, self._negative = before
 
     def _pre_hook(self) -> Any:
         # a function, not a method: a copied denoiser would call a method of a copied adapter, attached to nothing
@@ -214,6 +219,14 @@ class Adapter(nn.Module):
 
         vars(before)["adapter"] = self
         return before
+
+    def _post_hook(self) -> Any:
+        def after(denoiser: nn.Module, args: tuple, output: Any) -> None:
+            # checkpointed blocks run again in the backward pass
+            if self._attachment is not None and not torch.is_grad_enabled():
+                self._attachment.modulations = {}
+
+        return after
 
     def _before(self, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Encode the conditions of a call, once for all targets."""
@@ -244,9 +257,11 @@ class Adapter(nn.Module):
             return {}
         if self._negative is None:
             raise InputError("this adapter is conditioned on negative prompts; call the pipeline, or at(negative=...)")
+        wanted = {*self.spec.tokens, *self.spec.vectors}
         return {
             f"{NEGATIVE}{name}": value.repeat_interleave(rows // value.shape[0], dim=0)
             for name, value in self._negative.items()
+            if f"{NEGATIVE}{name}" in wanted or ("mask" in name and isinstance(value, Tensor))
         }
 
     def _memory_of(self, tensors: dict[str, Tensor], like: Tensor) -> Tensor:
@@ -260,6 +275,8 @@ class Adapter(nn.Module):
             attachment = self._attachment
             if not self.enabled or attachment is None:
                 return None
+            if name not in attachment.modulations:
+                return None  # a ControlNet that shares this layer calls it, not the denoiser
             inputs = args[0] if args else kwargs["hidden_states"]
             # joint attention answers with both streams: the first is the picture's
             first = output[0] if isinstance(output, tuple) else output

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from guidefold.denoiser import Call
-from guidefold.errors import ModelError
 
 SCALE_FEATURES = 16
 TIME_FEATURES = 64
@@ -50,7 +49,7 @@ class ConditionSpec:
 
     @classmethod
     def observe(cls, denoiser: nn.Module, call: Call, /, *, negative: bool = False, **more: Any) -> Self:
-        """Read the conditions off a call at the first, noisiest step. Raises ModelError for labels of unknown count."""
+        """Read the conditions off a call at the first, noisiest step."""
         tokens, vectors, labels = {}, {}, {}
         for name, value in conditions_of(call).items():
             if name in (call.latents, call.timestep) or "mask" in name:
@@ -60,7 +59,9 @@ class ConditionSpec:
             elif value.dim() == 2 and value.is_floating_point():
                 vectors[name] = value.shape[1]
             elif value.dim() == 1 and not value.is_floating_point():
-                labels[name] = label_count(denoiser, name)
+                count = label_count(denoiser) if "class" in name or "label" in name else 0
+                # whole numbers that are not known to be labels are sizes, rates or levels
+                (labels if count else vectors)[name] = count or 1
         if negative:
             tokens |= {f"{NEGATIVE}{name}": width for name, width in tokens.items()}
             vectors |= {f"{NEGATIVE}{name}": width for name, width in vectors.items()}
@@ -110,15 +111,11 @@ def noisiest(timestep: Tensor, rows: int) -> Tensor:
     return flat.expand(rows) if flat.shape[0] == 1 else flat.reshape(rows, -1).amax(1)
 
 
-def label_count(denoiser: nn.Module, name: str) -> int:
-    """Return the number of class labels, counting the one for no class."""
+def label_count(denoiser: nn.Module) -> int:
+    """Return the number of class labels, counting the one for no class; 0 where the config does not say."""
     config: Any = getattr(denoiser, "config", {})
-    for key in ("num_class_embeds", "num_embeds_ada_norm"):
-        if config.get(key):
-            return config[key] + 1
-    raise ModelError(
-        f"{type(denoiser).__name__} receives labels in {name} but its config does not say how many there are"
-    )
+    counts = (config.get(key) for key in ("num_class_embeds", "num_embeds_ada_norm"))
+    return next((count + 1 for count in counts if count), 0)
 
 
 def scale_code(guidance_scale: Tensor) -> Tensor:
@@ -190,7 +187,7 @@ class ConditionEncoder(nn.Module):
         for pool, name in zip(self.pools, self.spec.tokens, strict=True):
             code = code + pool(tensors[name].to(dtype), mask_of(name, tensors))
         for vector, name in zip(self.vectors, self.spec.vectors, strict=True):
-            code = code + vector(compressed(tensors[name]).to(dtype))
+            code = code + vector(compressed(tensors[name].reshape(rows, -1)).to(dtype))
         for label, name in zip(self.labels, self.spec.labels, strict=True):
             code = code + label(tensors[name])
         return self.mix(code)

@@ -17,7 +17,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
 def is_linear(module: nn.Module) -> bool:
     """Tell whether a module is a linear layer, also one that LoRA or quantisation has wrapped."""
     module = unwrapped(module)
-    return hasattr(module, "in_features") and hasattr(module, "out_features")
+    # a mixture of experts has linear layers of no width, for experts that it keeps elsewhere
+    return bool(getattr(module, "in_features", 0)) and bool(getattr(module, "out_features", 0))
 
 
 def is_convolution(module: nn.Module) -> bool:
@@ -48,17 +49,26 @@ def is_list(denoiser: nn.Module, name: str) -> bool:
     return not name or isinstance(denoiser.get_submodule(name), nn.ModuleList)
 
 
-def block_linears(denoiser: nn.Module) -> dict[str, nn.Module]:
-    """Return the linear layers of every transformer block: attention in and out, MLP in and out, no modulation."""
-    blocks = {}
+def blocks(denoiser: nn.Module) -> list[str]:
+    """Return the names of transformer blocks: what holds attention, or else the items of the outermost lists."""
+    holding = {}
     for name in attentions(denoiser):
         parent = name.rpartition(".")[0]
-        blocks[name if is_list(denoiser, parent) else parent] = None
+        holding[name if is_list(denoiser, parent) else parent] = None
+    if holding:
+        return list(holding)
+    lists = [name for name, module in denoiser.named_modules() if isinstance(module, nn.ModuleList)]
+    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    return [f"{name}.{number}" for name in outermost for number in range(len(denoiser.get_submodule(name)))]  # pyright: ignore[reportArgumentType]
+
+
+def block_linears(denoiser: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear layers of every transformer block: attention in and out, MLP in and out, no modulation."""
     found: dict[str, nn.Module] = {}
-    for block in blocks:
+    for block in blocks(denoiser):
         for name, module in denoiser.get_submodule(block).named_modules(prefix=block):
             inside_linear = any(name.startswith(f"{other}.") for other in found)
-            modulates = re.search(r"norm|\bada", name.removeprefix(block))
+            modulates = re.search(r"norm|modul|\bada", name.removeprefix(block))
             if is_linear(module) and not inside_linear and not modulates and not is_dropped(denoiser, name):
                 found[name] = module
     return found

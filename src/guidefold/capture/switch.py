@@ -125,8 +125,12 @@ def find_switch(pipe: Any, call: Call, guided: Tape) -> Switch:
     fewest = len({step.call for step in guided.steps})
     least: float = guided.rows
     for value in OFF_VALUES:
-        together = {**best, **{name: value for name in found if name not in best and accepts(pipe, call, name, value)}}
-        if (less := work(pipe, call, together)) < least:
+        rest = dict.fromkeys((name for name in found if name not in best), value)
+        together = {**best, **rest}
+        if (less := work(pipe, call, together)) == float("inf"):
+            together = {**best, **{name: value for name in rest if accepts(pipe, call, name, value)}}
+            less = work(pipe, call, together)
+        if less < least:
             best, least = together, less
     for name in found:
         # a picture's and its sound's scales are turned off together: `stg_scale` and `audio_stg_scale`

@@ -87,11 +87,12 @@ def shuffled(seed: int, epoch: int, count: int) -> tuple[int, ...]:
     return tuple(sorted(range(count), key=lambda number: hashed(seed, "order", epoch, number)))
 
 
-def draw(config: TrajectoryConfig, conditions: Sequence[str], index: int, negatives: Sequence[str] = ()) -> Draw:
+def draw(config: TrajectoryConfig, conditions: Sequence[str], index: int) -> Draw:
     """Return what trajectory `index` is made from.
 
     Conditions come in shuffled epochs (each once before any comes twice), scales uniformly from
-    [scale_min, scale_max], and where there are negative prompts every second is empty on average. Raises InputError if there are no conditions.
+    [scale_min, scale_max]; where there are negative prompts, every second one is empty on average. Raises InputError
+    if there are no conditions.
     """
     if not conditions:
         raise InputError("there are no conditions to draw from; give at least one prompt")
@@ -103,7 +104,7 @@ def draw(config: TrajectoryConfig, conditions: Sequence[str], index: int, negati
         prompt=conditions[condition],
         guidance_scale=uniform(config, "scale", index, config.scale_min, config.scale_max),
         seed=hashed(config.seed, "noise", index),
-        negative=negative_prompt(config, negatives, index),
+        negative=negative_prompt(config, index),
         dials={name: uniform(config, f"dial {name}", index, *ends) for name, ends in config.dial_ranges().items()},
     )
 
@@ -114,9 +115,10 @@ def uniform(config: TrajectoryConfig, purpose: str, index: int, low: float, high
     return min(low + part * (high - low), high)  # rounding may step over the end
 
 
-def negative_prompt(config: TrajectoryConfig, negatives: Sequence[str], index: int) -> str:
+def negative_prompt(config: TrajectoryConfig, index: int) -> str:
     """Return the negative prompt of trajectory `index`."""
-    if not negatives or hashed(config.seed, "has negative", index) % 2:
+    negatives = config.negatives
+    if negatives is None or hashed(config.seed, "has negative", index) % 2:
         return ""
     return negatives[hashed(config.seed, "negative", index) % len(negatives)]
 

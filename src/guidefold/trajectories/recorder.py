@@ -45,40 +45,29 @@ class Recorder:
     """Runs a pipeline with guidance and returns the states its student would have to answer.
 
     Trajectory i depends on (config.seed, i) and on the batch it is sampled in, which `config.record_batch` fixes.
-    `negatives` are negative prompts to draw from, besides none; `denoiser` names the component to learn, where guidance
-    runs several; `arguments` go to the pipeline's call.
+    `arguments` go to the pipeline's call.
     """
 
-    def __init__(
-        self,
-        pipe: Any,
-        conditions: Sequence[str],
-        config: TrajectoryConfig,
-        *,
-        negatives: Sequence[str] = (),
-        denoiser: str | None = None,
-        **arguments: Any,
-    ) -> None:
+    def __init__(self, pipe: Any, conditions: Sequence[str], config: TrajectoryConfig, **arguments: Any) -> None:
         if not conditions:
             raise InputError("there are no conditions to record; give at least one prompt")
         self.pipe, self.conditions, self.config, self.arguments = pipe, conditions, config, arguments
-        self.negatives = negatives
         self.known = parameters_of(pipe)
         self.guider, name = has_guider(pipe), type(pipe).__name__
         self.first = guider_dials(pipe)[0] if self.guider else first_dial(pipe)
         drawn = {*DRAWN, condition_argument(pipe), self.first, *config.dial_ranges()}
-        drawn |= {"negative_prompt"} if negatives else set()
+        drawn |= {"negative_prompt"} if config.negatives else set()
         for argument in arguments:
             if argument in drawn or argument not in self.known:
                 why = "is drawn for each trajectory" if argument in self.known else f"is none of {name}.__call__"
                 raise InputError(f"the argument {argument} {why}; leave it out")
-        if negatives and "negative_prompt" not in self.known:
+        if config.negatives and "negative_prompt" not in self.known:
             raise InputError(f"{name} takes no negative prompt; leave the negative prompts out")
-        self._observe(denoiser)
+        self._observe()
 
-    def _observe(self, denoiser: str | None) -> None:
+    def _observe(self) -> None:
         """Watch two images for two steps, and verify that what will be recorded is what guidance decides."""
-        first = draw(self.config, self.conditions, 0, self.negatives)
+        first = draw(self.config, self.conditions, 0)
         other = Draw(**{**vars(first), "guidance_scale": first.guidance_scale + 1, "seed": first.seed + 1})
         draws = [first, other][: self.config.record_batch]
         steps = min(2, self.config.sampling_steps)
@@ -86,7 +75,7 @@ class Recorder:
             seen = observe(self.pipe, **self._call(draws, steps, alone=True))
         self.switch, self.identity = seen.switch, all(one.is_identity for one in seen.maps)
         self.dials = self._dials()
-        self.name = self._chosen(seen, denoiser)
+        self.name = self._chosen(seen)
         self.denoiser = denoisers(self.pipe)[self.name]
         watch = self._watch(draws, steps)
         alone, together = seen.guided.steps[0].received, watch.guided.steps[0].received
@@ -105,7 +94,7 @@ class Recorder:
         self.static = call.static
         several = len(seen.denoisers) > 1
         self.spec = ConditionSpec.observe(
-            self.denoiser, call, negative=bool(self.negatives), guider=self.switch.guider,
+            self.denoiser, call, negative=bool(self.config.negatives), guider=self.switch.guider,
             dials=tuple((dial.name, dial.off) for dial in self.dials), anchors=self.switch.anchors,
             denoiser=self.name if several else None,
         )  # fmt: skip
@@ -119,8 +108,9 @@ class Recorder:
             raise InputError(f"dials has {unknown[0]}, which is no guidance scale here; choose from {found}")
         return [*anchors, *(dial for dial in rest if dial.name in ranges)]
 
-    def _chosen(self, seen: Observation, denoiser: str | None) -> str:
+    def _chosen(self, seen: Observation) -> str:
         """Return the component to learn. Raises InputError unless there is one, or it was named."""
+        denoiser = self.config.denoiser
         if denoiser is None and len(seen.denoisers) == 1:
             return seen.denoisers[0]
         if denoiser not in seen.denoisers:
@@ -131,7 +121,7 @@ class Recorder:
     def _call(self, draws: list[Draw], steps: int, *, alone: bool = False) -> dict[str, Any]:
         """Return the arguments of a run: with each draw's own guidance scales, or with the first one's for all."""
         call = as_conditions(self.pipe, [one.prompt for one in draws])
-        if self.negatives:
+        if self.config.negatives:
             call["negative_prompt"] = [one.negative for one in draws]
         call |= {"output_type": "latent"} if "output_type" in self.known else {}
         call |= {"num_inference_steps": steps, "generator": [torch.Generator().manual_seed(one.seed) for one in draws]}
@@ -175,7 +165,7 @@ class Recorder:
         `pred_cond` [N, ...], `mask` where the scheduler does not see all of a prediction, `guidance_scale`,
         `trajectory`, `condition`, `step` [N].
         """
-        draws = [draw(self.config, self.conditions, index, self.negatives) for index in indices]
+        draws = [draw(self.config, self.conditions, index) for index in indices]
         visits = self._visits(draws)
         negative, dials = self._negative(draws), self.dial_values(draws)
         steps, parts = self.config.sampling_steps, []
@@ -211,7 +201,7 @@ class Recorder:
 
     def _negative(self, draws: list[Draw]) -> States:
         """Return the conditions of the draws' negative prompts [B, ...]."""
-        if not self.negatives:
+        if not self.config.negatives:
             return {}
         call = self.switch.off(self._call(draws, self.config.sampling_steps))
         names = {name.removeprefix("negative.") for name in (*self.spec.tokens, *self.spec.vectors)}
@@ -234,7 +224,6 @@ class Recorder:
             "static": plain(self.static),
             "spec": self.spec.to_dict(),
             "denoiser": self.name,
-            "negatives_sha256": hashlib.sha256("\n".join(self.negatives).encode()).hexdigest(),
         }
 
     def _encoders(self) -> dict[str, nn.Module]:

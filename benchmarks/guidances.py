@@ -1,0 +1,158 @@
+"""Guidance other than plain CFG as teacher: negative prompts, and three passes folded into one.
+
+    python benchmarks/guidances.py negative
+    python benchmarks/guidances.py pag
+
+`negative`: an adapter conditioned on negative prompts, against teachers with and without the negative prompt, on
+prompts and negative prompts that were not trained on. `pag`: perturbed attention guidance (2403.17377) on top of CFG,
+three passes a step, folded into one.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPAGPipeline
+
+from common import RESULTS, provenance, save
+from guidefold.adapters import Adapter
+from guidefold.capture.run import run
+from guidefold.capture.tape import Tape
+from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
+from guidefold.demo import bundle
+from guidefold.distillation.run import distill
+from guidefold.distillation.student import Student, energies
+from guidefold.trajectories.recorder import Recorder, States
+
+JUDGED = 32
+SCALES = (2.0, 4.0, 8.0)
+PAG_SCALE = 2.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("negative", "pag"))
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--trajectories", type=int, default=256)
+    parser.add_argument("--work", type=Path, help="folder of the run, which resumes; default: a temporary one")
+    options = parser.parse_args()
+    made, work = provenance(), options.work or Path(tempfile.mkdtemp())
+    train = TrainConfig(
+        steps=options.steps, batch_size=32, learning_rate=2.5e-3, warmup=0.05, ema_decay=0.99, validation=16,
+        validate_every=200, checkpoint_every=100, mixed_precision="bf16",
+    )  # fmt: skip
+    results = (negative if options.what == "negative" else pag)(train, options.trajectories, work)
+    save(RESULTS / f"{options.what}.json", made, {"steps": options.steps, "trajectories": options.trajectories} | results)
+
+
+def trained(pipe: Any, train: TrainConfig, trajectory: TrajectoryConfig, work: Path) -> Adapter:
+    shape = AdapterConfig(rank=32, target_modules=bundle.TARGETS)
+    return distill(pipe, bundle.prompts(), work, adapter=shape, trajectory=trajectory, config=train)
+
+
+def judged_states(pipe: Any, scale: float, **settings: Any) -> tuple[Recorder, States]:
+    """Return states of held-out prompts at one scale."""
+    config = TrajectoryConfig(
+        trajectories=JUDGED, keep=10, scale_min=scale, scale_max=scale, seed=1_000_000, record_batch=JUDGED, **settings
+    )
+    recorder = Recorder(pipe, bundle.held_out_prompts()[:JUDGED], config)
+    return recorder, recorder.states(range(JUDGED))
+
+
+def recovered(student: Student, states: States) -> float:
+    missed, whole = energies(student, states)
+    return 1 - float(missed.sum() / whole.sum())
+
+
+def negative(train: TrainConfig, trajectories: int, work: Path) -> dict[str, Any]:
+    pipe, names = bundle.load_teacher(), negatives()
+    # half of the names are trained on
+    drawn = TrajectoryConfig(trajectories=trajectories, keep=20, record_batch=32, shard=32, negatives=names[::2])
+    adapter, rows = trained(pipe, train, drawn, work), []
+    for scale in SCALES:
+        # all judged trajectories have a negative prompt that was not trained on, but for those that have none
+        recorder, states = judged_states(pipe, scale, negatives=names[1::2])
+        has = torch.tensor([bool(draw_negative(recorder, int(i))) for i in states["trajectory"]])
+        student = Student(pipe.unet, adapter.attach(pipe.unet), recorder.static)
+        told = {name: value[has] for name, value in states.items()}
+        none = {name: value[~has] for name, value in states.items()}
+        empty = {name: value[:1].expand_as(told[name]) for name, value in none.items() if name.startswith("negative.")}
+        rows.append(
+            {
+                "guidance_scale": scale,
+                "with_negative_prompt": recovered(student, told),
+                "with_negative_prompt_but_not_told": recovered(student, told | empty),
+                "without_negative_prompt": recovered(student, none),
+            }
+        )
+        adapter.detach()
+        print(rows[-1], flush=True)
+    return {"rows": rows, "images": images(pipe, adapter, names[1::2])}
+
+
+def draw_negative(recorder: Recorder, index: int) -> str:
+    from guidefold.trajectories.conditions import negative_prompt
+
+    return negative_prompt(recorder.config, index)
+
+
+def negatives() -> tuple[str, ...]:
+    """Return negative prompts: names of pictures with and without a style, spread over all of them."""
+    prompts = bundle.prompts()
+    return tuple(prompt if number % 2 else prompt.rpartition(",")[0] for number, prompt in enumerate(prompts[::105]))
+
+
+def images(pipe: Any, adapter: Adapter, names: tuple[str, ...]) -> dict[str, float]:
+    """Return the mean squared distance of final latents from the student's to each teacher's, same noise."""
+    prompts = bundle.held_out_prompts()[:JUDGED]
+    rejected = [names[number % len(names)] for number in range(JUDGED)]
+
+    def sample(negative: list[str] | None) -> torch.Tensor:
+        generators = [torch.Generator().manual_seed(number) for number in range(JUDGED)]
+        call = {"num_inference_steps": 20, "guidance_scale": 4.0, "output_type": "latent", "generator": generators}
+        tape: Tape = run(pipe, {"prompt": prompts, "negative_prompt": negative, **call})
+        return tape.result.images
+
+    teacher, plain = sample(rejected), sample(None)
+    adapter.attach(pipe)
+    student, untold = sample(rejected), sample(None)
+    adapter.detach()
+
+    def distance(one: torch.Tensor, other: torch.Tensor) -> float:
+        return float((one - other).square().mean())
+
+    return {
+        "teachers_apart": distance(teacher, plain),
+        "student_to_negative_prompted_teacher": distance(student, teacher),
+        "student_to_plain_teacher": distance(student, plain),
+        "untold_student_to_negative_prompted_teacher": distance(untold, teacher),
+        "untold_student_to_plain_teacher": distance(untold, plain),
+    }
+
+
+def pag(train: TrainConfig, trajectories: int, work: Path) -> dict[str, Any]:
+    teacher = bundle.load_teacher()
+    pipe = StableDiffusionPAGPipeline(**teacher.components, pag_applied_layers=["mid"], requires_safety_checker=False)
+    ranges = (f"pag_scale={PAG_SCALE}:{PAG_SCALE}",)
+    drawn = TrajectoryConfig(trajectories=trajectories, keep=20, record_batch=32, shard=32, dials=ranges)
+    adapter, rows = trained(pipe, train, drawn, work), []
+    for scale in SCALES:
+        recorder, states = judged_states(pipe, scale, dials=ranges)
+        student = Student(pipe.unet, adapter.attach(pipe.unet), recorder.static)
+        rows.append({"guidance_scale": scale, "recovered": recovered(student, states)})
+        adapter.detach()
+        print(rows[-1], flush=True)
+    call = {"prompt": bundle.held_out_prompts()[:4], "num_inference_steps": 20, "guidance_scale": 4.0}
+    call |= {"pag_scale": PAG_SCALE, "output_type": "latent"}
+    guided = run(pipe, call).rows
+    adapter.attach(pipe)
+    folded = run(pipe, call).rows
+    adapter.detach()
+    passes = {"teacher_passes_per_step": guided / 4 / 20, "student_passes_per_step": folded / 4 / 20}
+    return {"pag_scale": PAG_SCALE, **passes, "rows": rows}
+
+
+if __name__ == "__main__":
+    main()

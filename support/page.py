@@ -1,0 +1,74 @@
+"""The support page: what was seen of every pipeline class."""
+
+import json
+from pathlib import Path
+
+import diffusers
+import torch
+
+from support.case import package_of
+from support.check import Row
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "support" / "results.json"
+PAGE = ROOT / "docs" / "support.md"
+
+TEXT = """# Which pipelines guidefold folds
+
+Made by `python -m support` with diffusers {diffusers} and torch {torch}: every pipeline class that diffusers exports is
+built from tiny random components (`support/families/`) and tried. There is no code for any pipeline in guidefold; what
+it does is found by running the pipeline.
+
+**{works} pipelines work.** For each of them:
+
+1. an argument (or the guider) turns guidance off, found by measuring the denoiser's work;
+2. what the scheduler receives was traced back to the denoiser's output, along the guided trajectory;
+3. the pipeline without guidance, given a perfect student, returns what the guided pipeline returns;
+4. an adapter finds its targets, a zero-initialised one changes nothing, bit for bit, and a random one does change the
+   output, at exactly the rows and calls of the pipeline without guidance; detaching it gives the guided pipeline back.
+
+*Off* is what guidefold sets to turn guidance off; these arguments keep their meaning for the user. *Further* scales can
+be given to the adapter too (`dials`). *Receives* says what a scheduler gets of the denoiser's output. *Rows* and
+*calls* are those of all networks that take a timestep, ControlNets included, in a run of a few steps with guidance and
+with an adapter. *Errors*, relative to the largest value: target (2), student's inputs against the guided run's branch,
+and result (3); inputs differ where a pipeline draws its own noise for every branch.
+
+{tables}
+## Not folded
+
+| pipeline | why |
+|---|---|
+{others}
+"""
+
+HEADER = """## {package}
+
+| pipeline | denoisers | off | further | receives | rows | calls | targets | errors |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def write(rows: list[Row]) -> None:
+    """Write results and page."""
+    versions = {"diffusers": diffusers.__version__, "torch": torch.__version__.partition("+")[0]}
+    kept = {"command": "python -m support", **versions, "rows": [row.to_dict() for row in rows]}
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    working = [row for row in rows if not row.why]
+    packages = sorted({package_of(row.pipeline) for row in working})
+    tables = "\n".join(table(one, [row for row in working if package_of(row.pipeline) == one]) for one in packages)
+    others = "\n".join(f"| {row.pipeline} | {row.why.replace('|', '/')} |" for row in rows if row.why)
+    PAGE.write_text(TEXT.format(works=len(working), tables=tables, others=others, **versions), encoding="utf-8")
+    print(f"{len(working)} of {len(rows)} pipelines work: {PAGE}")
+
+
+def table(package: str, rows: list[Row]) -> str:
+    return HEADER.format(package=package) + "".join(line(row) for row in rows)
+
+
+def line(row: Row) -> str:
+    errors = " ".join(f"{value:.0e}" if value else "0" for value in (row.target_error, row.input_error, row.result_error))
+    cells = (
+        row.pipeline, row.denoisers, row.off, row.further, row.receives, f"{row.rows_guided} → {row.rows_folded}",
+        f"{row.calls_guided} → {row.calls_folded}", str(row.targets), errors,
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |\n"

@@ -1,0 +1,93 @@
+"""AdapterGuidance: an adapter wherever diffusers takes a guider, in modular pipelines too."""
+
+import pytest
+import torch
+from diffusers import ClassifierFreeGuidance, modular_pipelines
+from diffusers.guiders.guider_utils import GuiderOutput
+from torch import nn
+
+from guidefold import Adapter, AdapterGuidance
+from guidefold.adapters.conditions import ConditionSpec
+from guidefold.config import AdapterConfig
+from guidefold.denoiser import find_denoiser, read_call
+from guidefold.errors import InputError
+from support.case import Case, build
+
+# what diffusers itself warns of
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+CASES = {
+    "StableDiffusionXLAutoBlocks": "StableDiffusionXLPipeline",
+    "WanBlocks": "WanPipeline",
+    "ZImageAutoBlocks": "ZImagePipeline",
+    "QwenImageAutoBlocks": "QwenImagePipeline",
+}
+
+
+class Conditional(ClassifierFreeGuidance):
+    """Runs both branches, and answers with the conditional one: at scale 1 some pipelines of diffusers raise."""
+
+    def forward(self, pred_cond, pred_uncond=None):
+        return GuiderOutput(pred=pred_cond, pred_cond=pred_cond, pred_uncond=pred_uncond)
+
+
+def modular(blocks: str, case: Case):
+    """Return a modular pipeline with the components of a plain one, and a call of it."""
+    pipe = getattr(modular_pipelines, blocks)().init_pipeline()
+    parts = {name: part for name, part in case.pipe.components.items() if name in pipe.component_names}
+    pipe.update_components(**parts)
+    pipe.set_progress_bar_config(disable=True)
+    known = {item.name for item in pipe.blocks.inputs}
+    call = {name: value for name, value in case.call.items() if name in known and name != "output_type"}
+    return pipe, call | {"prompt": "a red fox", "output": "latents"}
+
+
+def sample(pipe, call, guider):
+    """Return latents, and the rows of every call of the denoiser."""
+    pipe.update_components(guider=guider)
+    rows, denoiser = [], find_denoiser(pipe)
+
+    def count(module, args, kwargs):
+        rows.append(read_call(module, args, kwargs))
+
+    handle = denoiser.register_forward_pre_hook(count, with_kwargs=True)
+    with torch.no_grad():
+        latents = pipe(**call, generator=torch.Generator().manual_seed(0))
+    handle.remove()
+    return latents, rows
+
+
+def build_adapter(denoiser, call) -> Adapter:
+    torch.manual_seed(0)
+    return Adapter.build(denoiser, ConditionSpec.observe(denoiser, call), AdapterConfig(rank=2, width=16))
+
+
+@pytest.mark.parametrize("blocks", CASES)
+def test_an_adapter_halves_the_passes_of_a_modular_pipeline(blocks):
+    pipe, call = modular(blocks, build(CASES[blocks]))
+    bare, doubled = sample(pipe, call, Conditional(guidance_scale=4.0))
+    adapter = build_adapter(find_denoiser(pipe), doubled[0])
+    guider = AdapterGuidance(guidance_scale=4.0, adapter=adapter)
+    same, folded = sample(pipe, call, guider)
+    assert len(doubled) == 2 * len(folded) == 6
+    assert torch.equal(same, bare)
+    for layer in adapter.layers:
+        nn.init.normal_(layer.up, std=0.05)
+    changed, _ = sample(pipe, call, guider)
+    assert changed.isfinite().all() and not torch.equal(changed, bare)
+    guider.disable()
+    disabled, _ = sample(pipe, call, guider)
+    assert guider._enabled or torch.equal(disabled, bare)  # some pipelines turn every guider on again
+    again, _ = sample(pipe, call, Conditional(guidance_scale=4.0))
+    assert torch.equal(again, bare)  # outside this guider's calls the adapter does nothing
+
+
+def test_a_guider_without_an_adapter_is_refused():
+    with pytest.raises(InputError, match="this guider has no adapter"):
+        AdapterGuidance().prepare_models(nn.Identity())
+
+
+def test_its_settings_are_saved_without_the_network(tmp_path):
+    AdapterGuidance(guidance_scale=3.0).save_pretrained(tmp_path)
+    assert AdapterGuidance.from_pretrained(tmp_path).guidance_scale == 3.0
+    assert AdapterGuidance(guidance_scale=3.0).new(guidance_scale=5.0).guidance_scale == 5.0
