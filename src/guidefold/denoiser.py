@@ -36,11 +36,12 @@ class Call:
             return len({item.partition("]")[0] for item in items})
         return self.tensors[self.latents].shape[0]
 
-    def by_image(self, images: int) -> dict[str, Tensor]:
+    def by_image(self, images: int, shared: frozenset[str] = frozenset()) -> dict[str, Tensor]:
         """Return the tensors with one row [images, ...] per image, under names that say how to undo it.
 
         `x` has a row per image anyway; `x@each` has several, such as frames; `x@shared` is the same for all images;
-        `x.[*]` are the items of a list with one per image. See `for_call`.
+        `x.[*]` are the items of a list with one per image. `shared` names tensors whose first dimension only looks as
+        if it had rows for images: positions, rotary embeddings. See `for_call`.
         """
         result, stem = {}, self.latents.rpartition(".")[0] if self.latents.endswith("[0]") else None
         if stem and stem.endswith("]"):
@@ -53,6 +54,8 @@ class Call:
                 result[name] = value.reshape(1).expand(images)
             elif stem and leaf.startswith("[") and count == images:
                 items.setdefault(f"{parent}.[*]", []).append(value)
+            elif name in shared:
+                result[f"{name}@shared"] = value[None].expand(images, *value.shape)
             elif value.dim() and value.shape[0] == images:
                 result[name] = value
             elif value.dim() and value.shape[0] > images and value.shape[0] % images == 0:
@@ -68,7 +71,7 @@ def stacked(name: str, values: list[Tensor]) -> Tensor:
         shapes = " and ".join(str(tuple(value.shape)) for value in values[:2])
         raise ModelError(
             f"the denoiser's argument {name} has shapes {shapes} for two images; "
-            "pad prompts to one length (max_sequence_length), or record with record_batch 1"
+            "give prompts of one length in tokens"
         )
     return torch.stack(values)
 

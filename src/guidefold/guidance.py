@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from guidefold.errors import ModelError
+
 
 def classifier_free(pred_cond: Tensor, pred_uncond: Tensor, guidance_scale: Tensor) -> Tensor:
     """Return uncond + s (cond - uncond) for predictions [B, ...] and scales [B] (Ho & Salimans 2022, 2207.12598)."""
@@ -30,6 +32,8 @@ class PerImageScale(float):
 
     def __mul__(self, other: object) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]
         if isinstance(other, Tensor):
+            if other.shape[:1] != self.scales.shape:
+                raise ModelError("guidance does not go along with one scale per image; set record_batch to 1")
             return per_row(self.scales, other) * other
         return super().__mul__(other)  # pyright: ignore[reportArgumentType, reportCallIssue]
 

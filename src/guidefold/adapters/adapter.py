@@ -14,13 +14,23 @@ from torch import Tensor, nn
 
 from guidefold.adapters.conditions import NEGATIVE, ConditionEncoder, ConditionSpec, conditions_of
 from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer, layer_for
-from guidefold.adapters.targets import find_targets, shape_of
+from guidefold.adapters.targets import FUSED, find_targets, shape_of, unwrapped
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import argument_names, find_denoiser, read_call
 from guidefold.errors import InputError, ModelError
 
 Number = float | int | list[float] | Tensor
 Scale = Number | dict[str, Number]
+
+
+@dataclass
+class Fusion:
+    """A layer that `fuse_qkv_projections` makes of targets, if it does, and the hook for it."""
+
+    parent: nn.Module
+    leaf: str
+    hook: Any
+    layer: nn.Module | None = None
 
 
 @dataclass
@@ -31,6 +41,7 @@ class Attachment:
     pipe: Any
     names: tuple[str, ...]
     handles: list[Any]
+    fusions: list[Fusion] = field(default_factory=list)
     modulations: dict[str, Tensor] = field(default_factory=dict)
     strength: Tensor | None = None
     tokens: Tensor | None = None
@@ -96,6 +107,9 @@ class Adapter(nn.Module):
             raise InputError(f"this adapter has no dial {unknown[0]}; choose from {', '.join(dials)}")
         columns = [self.column(name, given.get(name, off), off) for name, off in dials.items()]
         rows = max(len(column) for column in columns)
+        if any(len(column) not in (1, rows) for column in columns):
+            given = ", ".join(f"{len(column)} of {name}" for name, column in zip(dials, columns, strict=True))
+            raise InputError(f"there are {given}; give one of each dial, or as many as images")
         scale = torch.stack([column.expand(rows) for column in columns], dim=1)
         # where the adapter is, because a copy at every step would make a GPU wait
         scale = scale.to(self.heads.weight.device)
@@ -140,16 +154,22 @@ class Adapter(nn.Module):
         attachment = Attachment(denoiser=denoiser, pipe=pipe, names=argument_names(type(denoiser)), handles=[])
         if pipe is not None:
             fold(pipe, self)
-            self.to(denoiser.device, denoiser.dtype)  # pyright: ignore[reportCallIssue, reportArgumentType]
+            # what is offloaded tells no device before it is called
+            device = None if denoiser.device == torch.device("meta") else denoiser.device
+            self.to(device, denoiser.dtype)  # pyright: ignore[reportCallIssue, reportArgumentType]
             self.requires_grad_(False)
         look_for_hooks()
         # not a child: offloading and casting of the denoiser must not see the adapter
         object.__setattr__(self, "_attachment", attachment)
         attachment.handles.append(denoiser.register_forward_pre_hook(self._pre_hook(), with_kwargs=True))
         attachment.handles.append(denoiser.register_forward_hook(self._post_hook()))
-        for (name, _), layer in zip(self.shapes.items(), self.layers, strict=True):
-            hook = self._hook(name, layer)  # pyright: ignore[reportArgumentType]
-            attachment.handles.append(denoiser.get_submodule(name).register_forward_hook(hook, with_kwargs=True))
+        hooks = {name: self._hook(name, layer) for name, layer in zip(self.shapes, self.layers, strict=True)}  # pyright: ignore[reportArgumentType]
+        for name, hook in hooks.items():
+            # not on what LoRA has wrapped around it, which goes when LoRA is unloaded
+            target = unwrapped(denoiser.get_submodule(name))
+            attachment.handles.append(target.register_forward_hook(hook, with_kwargs=True))
+        attachment.fusions = fusions(denoiser, hooks)
+        follow(attachment)
         return self
 
     def check(self, denoiser: nn.Module) -> None:
@@ -235,6 +255,7 @@ class Adapter(nn.Module):
             return
         if self._scale is None:
             raise InputError("the adapter has no guidance scale yet; set adapter.guidance_scale, or call the pipeline")
+        follow(attachment)
         call = read_call(denoiser, args, kwargs, attachment.names)
         latents = call.tensors[call.latents]
         if self.heads.weight.device != latents.device:
@@ -313,6 +334,40 @@ class Adapter(nn.Module):
         from guidefold.adapters import hub
 
         return hub.push_to_hub(self, repository, private=private)
+
+
+def fusions(denoiser: nn.Module, hooks: dict[str, Any]) -> list[Fusion]:
+    """Return every layer that `fuse_qkv_projections` could make of targets with these hooks."""
+    found = []
+    for name in dict.fromkeys(name.rpartition(".")[0] for name in hooks):
+        parent = denoiser.get_submodule(name)
+        for leaf, parts in FUSED.items():
+            changes = [hooks.get(f"{name}.{part}") for part in parts]
+            if any(changes) and all(getattr(parent, part, None) is not None for part in parts):
+                widths = [shape_of(parent.get_submodule(part))[1] for part in parts]
+                found.append(Fusion(parent, leaf, piecewise(changes, widths)))
+    return found
+
+
+def piecewise(hooks: list[Any], widths: list[int]) -> Any:
+    """Return a hook that gives each of the hooks its piece of the output."""
+
+    def change(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor:
+        pieces = output.split(widths, dim=-1)
+        changed = [hook and hook(module, args, kwargs, piece) for hook, piece in zip(hooks, pieces, strict=True)]
+        return torch.cat([a if b is None else b for a, b in zip(pieces, changed, strict=True)], dim=-1)
+
+    return change
+
+
+def follow(attachment: Attachment) -> None:
+    """Act on the layers that `fuse_qkv_projections` has made of targets since the last time."""
+    for fusion in attachment.fusions:
+        layer = getattr(fusion.parent, fusion.leaf, None)
+        if layer is not fusion.layer:
+            fusion.layer = layer
+            if layer is not None:
+                attachment.handles.append(layer.register_forward_hook(fusion.hook, with_kwargs=True))
 
 
 def look_for_hooks() -> None:

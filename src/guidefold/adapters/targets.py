@@ -7,6 +7,14 @@ from torch import nn
 
 from guidefold.errors import ModelError
 
+# what `fuse_qkv_projections` makes of layers, which stay where they are but are no longer called
+FUSED = {
+    "to_qkv": ("to_q", "to_k", "to_v"),
+    "to_kv": ("to_k", "to_v"),
+    "to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj"),
+    "to_added_kv": ("add_k_proj", "add_v_proj"),
+}
+
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """Return the layer that LoRA has wrapped, or the module itself."""
@@ -69,7 +77,8 @@ def block_linears(denoiser: nn.Module) -> dict[str, nn.Module]:
         for name, module in denoiser.get_submodule(block).named_modules(prefix=block):
             inside_linear = any(name.startswith(f"{other}.") for other in found)
             modulates = re.search(r"norm|modul|\bada", name.removeprefix(block))
-            if is_linear(module) and not inside_linear and not modulates and not is_dropped(denoiser, name):
+            unused = is_dropped(denoiser, name) or is_fused(denoiser, name)
+            if is_linear(module) and not inside_linear and not modulates and not unused:
                 found[name] = module
     return found
 
@@ -78,6 +87,12 @@ def is_dropped(denoiser: nn.Module, name: str) -> bool:
     """Tell whether a layer makes queries of text for a joint attention that drops the text's answer: the last one."""
     parent, _, leaf = name.rpartition(".")
     return leaf == "add_q_proj" and getattr(denoiser.get_submodule(parent), "to_add_out", None) is None
+
+
+def is_fused(denoiser: nn.Module, name: str) -> bool:
+    """Tell whether a layer is one that `fuse_qkv_projections` has made of others."""
+    parent, _, leaf = name.rpartition(".")
+    return leaf in FUSED and all(is_linear(getattr(denoiser.get_submodule(parent), part, nn.Identity())) for part in FUSED[leaf])
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

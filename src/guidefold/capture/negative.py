@@ -1,24 +1,26 @@
 """A negative prompt's conditions: what the denoiser would be called with if it were the prompt."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from guidefold.denoiser import find_denoiser, quiet, read_call, replaced
+from guidefold.adapters.conditions import NEGATIVE as PREFIX
+from guidefold.adapters.conditions import ConditionSpec, conditions_of
+from guidefold.denoiser import denoisers, find_denoiser, quiet, read_call, replaced
 from guidefold.errors import ModelError
 
 NEGATIVE = "negative_"
 
 
 class Seen(Exception):
-    """Ends a run at the denoiser's first call, whose tensors it carries."""
+    """Ends a run at a denoiser's first call, whose conditions it carries."""
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, conditions: dict[str, Tensor]) -> None:
         super().__init__()
-        self.tensors = tensors
+        self.conditions = conditions
 
 
 def swapped(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -56,25 +58,52 @@ def generators_kept(generators: Any) -> Iterator[None]:
             one.set_state(state)
 
 
-@torch.no_grad()
-def negative_conditions(pipe: Any, kind: type, arguments: dict[str, Any], names: set[str]) -> dict[str, Tensor]:
-    """Return the named conditions of the negative prompt, of a call whose guidance is off; the denoiser does not run.
+def wanted(conditions: dict[str, Tensor], spec: ConditionSpec) -> dict[str, Tensor] | None:
+    """Return the conditions that an adapter takes of a negative prompt, with their masks; None where one is missing."""
+    widths = {**spec.tokens, **spec.vectors}
+    for name, width in widths.items():
+        value = conditions.get(name.removeprefix(PREFIX))
+        if name.startswith(PREFIX) and (value is None or (value.dim() > 1 and value.shape[-1] != width)):
+            return None
+    return {
+        name: value.detach() for name, value in conditions.items() if f"{PREFIX}{name}" in widths or "mask" in name
+    }
 
-    `kind` is the class whose `__call__` is called. Raises ModelError for a pipeline without negative prompts.
+
+def ending(module: nn.Module, spec: ConditionSpec) -> Callable[..., Any]:
+    """Return a `forward` that ends the run if it is called with the conditions that an adapter takes."""
+    forward = module.forward
+
+    @torch.compiler.disable
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        found = wanted(conditions_of(read_call(module, args, kwargs)), spec)
+        if found is not None:
+            raise Seen(found)
+        return forward(*args, **kwargs)
+
+    return watched
+
+
+@torch.no_grad()
+def negative_conditions(pipe: Any, kind: type, arguments: dict[str, Any], spec: ConditionSpec) -> dict[str, Tensor]:
+    """Return the conditions of the negative prompt that an adapter takes, of a call whose guidance is off.
+
+    The run ends at the first denoiser of the adapter's class that is called with them, before it computes: of several,
+    such as those for early and late steps, the first serves all. `kind` is the class whose `__call__` is called.
+    Raises ModelError for a pipeline without negative prompts.
     """
     if not any(name.startswith(NEGATIVE) for name in arguments):
         raise ModelError(f"{kind.__name__} takes no negative prompt; use an adapter without negative prompts")
-    denoiser = find_denoiser(pipe)
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        call = read_call(denoiser, args, kwargs)
-        raise Seen({name: value.detach() for name, value in call.tensors.items() if name in names or "mask" in name})
-
+    parts = {name: getattr(part, "_orig_mod", part) for name, part in denoisers(pipe).items()}
+    main = find_denoiser(pipe) if spec.denoiser not in parts else parts[spec.denoiser]
+    alike = [part for part in parts.values() if type(part) is type(getattr(main, "_orig_mod", main))]
     call = {name: value for name, value in swapped(arguments).items() if name != "self"}
     more = call.pop("kwargs", {})
     try:
-        with quiet(pipe), generators_kept(call.get("generator")), replaced(denoiser, "forward", forward):
+        with quiet(pipe), generators_kept(call.get("generator")), ExitStack() as stack:
+            for part in alike:
+                stack.enter_context(replaced(part, "forward", ending(part, spec)))
             kind.__call__(pipe, **call, **more)
     except Seen as seen:
-        return seen.tensors
-    raise ModelError(f"{kind.__name__} never called its denoiser")
+        return seen.conditions
+    raise ModelError(f"{kind.__name__} never called its denoiser with the negative prompt's conditions")

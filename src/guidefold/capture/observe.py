@@ -1,5 +1,6 @@
 """Observe a pipeline: its guidance switch, the student's inputs and targets, each verified by running it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,8 @@ def observe(pipe: Any, **call: Any) -> Observation:
         for one, step in zip(maps, watch.bare.steps, strict=True)
     )
     targets = watch.targets(maps)
+    if watch.mixes(targets):
+        raise ModelError(f"{watch.name} mixes several answers of its denoiser in a step; an adapter would change them all")
     student = watch.student(targets)
     result_error = result_difference(student.result, watch.guided.result)
     tolerance = TOLERANCE.get(watch.guided.steps[0].received.dtype, 1e-3)
@@ -92,7 +95,8 @@ def difference(one: Tensor, other: Tensor) -> float:
     if one.shape != other.shape:
         return float("inf")
     gap, size = (one.float() - other.float()).abs().max(), other.float().abs().max()
-    return float(gap / size) if size else float(gap)
+    worst = float(gap / size) if size else float(gap)
+    return worst if math.isfinite(worst) else float("inf")
 
 
 def result_difference(one: Any, other: Any) -> float:

@@ -61,6 +61,20 @@ class Watch:
 
         return answer
 
+    def mixes(self, targets: dict[int, Target]) -> bool:
+        """Tell whether schedulers receive more of the denoisers that learn than each step's last answer."""
+        learning = {target.called.denoiser for target in targets.values()}
+
+        def answer(denoiser: str, number: int) -> Any:
+            before = self.bare.called[number].answer
+            other = denoiser in learning and number not in self.used
+            return unpacked(before, packed(before) + other)
+
+        if all(one.denoiser not in learning or number in self.used for number, one in enumerate(self.bare.called)):
+            return False
+        steps = self.off(answer=answer, forced=self.guided.steps).steps
+        return any(not torch.equal(one.received, two.received) for one, two in zip(steps, self.bare.steps, strict=True))
+
     def probe(self, fill: Callable[[int], Tensor]) -> list[Tensor]:
         """Return what every step receives when the denoisers answer `fill(N)` along the guided trajectory."""
 

@@ -13,11 +13,11 @@ from guidefold.adapters.conditions import ConditionSpec
 from guidefold.answers import by_image, unpacked
 from guidefold.capture.negative import negative_conditions
 from guidefold.capture.observe import Observation, observe
-from guidefold.capture.run import as_conditions, condition_argument, parameters_of
-from guidefold.capture.switch import Dial, first_dial, guider_dials, has_guider
+from guidefold.capture.run import as_conditions, condition_argument, parameters_of, run
+from guidefold.capture.switch import SCALES, Dial, first_dial, guider_dials, has_guider
 from guidefold.capture.watch import Watch
 from guidefold.config import TrajectoryConfig
-from guidefold.denoiser import components, denoisers, replaced
+from guidefold.denoiser import Call, components, denoisers, replaced
 from guidefold.errors import InputError, ModelError
 from guidefold.guidance import PerImageScale
 from guidefold.trajectories.conditions import Draw, draw, kept_steps
@@ -63,7 +63,15 @@ class Recorder:
                 raise InputError(f"the argument {argument} {why}; leave it out")
         if config.negatives and "negative_prompt" not in self.known:
             raise InputError(f"{name} takes no negative prompt; leave the negative prompts out")
+        scales = guider_dials(pipe) if self.guider else [name for name in self.known if SCALES.search(name)]
+        self._known_dials([name for name in scales if name != self.first])
         self._observe()
+
+    def _known_dials(self, names: list[str]) -> None:
+        """Raise InputError for a range of values for what is none of the named scales."""
+        if unknown := sorted(self.config.dial_ranges().keys() - set(names)):
+            found = f"choose from {', '.join(names)}" if names else "there is none"
+            raise InputError(f"dials has {unknown[0]}, which is no further guidance scale here; {found}")
 
     def _observe(self) -> None:
         """Watch two images for two steps, and verify that what will be recorded is what guidance decides."""
@@ -91,7 +99,7 @@ class Recorder:
                     f"the denoiser's argument {name} is a {type(value).__name__}; such arguments cannot be recorded yet"
                 )
         call.by_image(len(draws))
-        self.static = call.static
+        self.static, self.shared = call.static, self._shared([first, other][: 3 - len(draws)], call)
         several = len(seen.denoisers) > 1
         self.spec = ConditionSpec.observe(
             self.denoiser, call, negative=bool(self.config.negatives), guider=self.switch.guider,
@@ -99,13 +107,25 @@ class Recorder:
             denoiser=self.name if several else None,
         )  # fmt: skip
 
+    def _shared(self, draws: list[Draw], call: Call) -> frozenset[str]:
+        """Return the tensors of a call that are as long in one for another number of images, these draws."""
+        try:
+            with self.switch.without(self.pipe):
+                arguments = self.switch.off(self._call(draws, min(2, self.config.sampling_steps), alone=True))
+                tape = run(self.pipe, arguments)
+        except Exception:  # an argument is for a fixed number of images
+            return frozenset()
+        seen = next(one.call.tensors for one in tape.called if one.denoiser == self.name)
+        return frozenset(
+            name for name, value in call.tensors.items()
+            if name in seen and value.dim() and value.shape == seen[name].shape and name != call.timestep
+        )  # fmt: skip
+
     def _dials(self) -> list[Dial]:
         """Return the scales that reach the adapter: those that turn guidance off, and those with a range of values."""
         anchors, rest = self.switch.dials[: self.switch.anchors], self.switch.dials[self.switch.anchors :]
         ranges = self.config.dial_ranges()
-        if unknown := sorted(ranges.keys() - {dial.name for dial in self.switch.dials}):
-            found = ", ".join(dial.name for dial in self.switch.dials)
-            raise InputError(f"dials has {unknown[0]}, which is no guidance scale here; choose from {found}")
+        self._known_dials([dial.name for dial in self.switch.dials if dial.name != self.first])
         return [*anchors, *(dial for dial in rest if dial.name in ranges)]
 
     def _chosen(self, seen: Observation) -> str:
@@ -191,7 +211,7 @@ class Recorder:
             called, target = targets[number].called, targets[number]
             if called.denoiser != self.name:
                 continue
-            visit = {f"call.{name}": value for name, value in called.call.by_image(images).items()}
+            visit = {f"call.{name}": value for name, value in called.call.by_image(images, self.shared).items()}
             visit["pred_cond"] = by_image(called.answer, images)
             visit["pred_guided"] = by_image(unpacked(called.answer, target.answer), images)
             if not target.mask.all():
@@ -204,9 +224,8 @@ class Recorder:
         if not self.config.negatives:
             return {}
         call = self.switch.off(self._call(draws, self.config.sampling_steps))
-        names = {name.removeprefix("negative.") for name in (*self.spec.tokens, *self.spec.vectors)}
         with self.switch.without(self.pipe):
-            found = negative_conditions(self.pipe, type(self.pipe), call, names)
+            found = negative_conditions(self.pipe, type(self.pipe), call, self.spec)
         return {f"negative.{name}": value for name, value in found.items()}
 
     def header(self) -> dict[str, Any]:
@@ -244,7 +263,7 @@ class Recorder:
     def shard(self, numbers: Sequence[int]) -> dict[str, Tensor]:
         """Return the tensors of a shard; what never changes along a trajectory is kept once for each."""
         parts = [self.states(batch) for batch in self.batches(numbers)]
-        states = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        states = {name: joined(name, [part[name] for part in parts]) for name in parts[0]}
         first = torch.cat([torch.tensor([True]), states["trajectory"].diff() != 0])
         row = first.cumsum(0) - 1
         shard = {}
@@ -253,6 +272,16 @@ class Recorder:
             constant = name not in ("trajectory", "step") and torch.equal(once[row], value)
             shard[f"trajectory.{name}" if constant else name] = (once if constant else value).cpu().contiguous()
         return shard
+
+
+def joined(name: str, parts: list[Tensor]) -> Tensor:
+    """Put the states of several batches together. Raises ModelError where their sequences differ in length."""
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise ModelError(
+            f"{name.removeprefix('call.')} has another length for other prompts, and cannot be stored; "
+            "give prompts of one length in tokens"
+        )
+    return torch.cat(parts)
 
 
 def as_lists(value: Any) -> Any:
