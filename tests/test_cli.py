@@ -20,6 +20,7 @@ MINIMAL = {
     "train": ["--store", "store"],
     "distill": ["--conditions", "prompts.txt"],
     "sample": ["a fox"],
+    "observe": ["a fox"],
     "eval": [],
     "report": ["run"],
     "info": [],
@@ -37,7 +38,7 @@ class Recorder(dict[str, Any]):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, outcome: BaseException | None = None) -> None:
         self.outcome = outcome
-        for name in ("demo", "record", "train", "distill", "sample", "evaluate", "report", "info"):
+        for name in ("demo", "observe", "record", "train", "distill", "sample", "evaluate", "report", "info"):
             monkeypatch.setattr(commands, name, self.replace(getattr(commands, name)))
 
     def replace(self, function: Any) -> Any:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guidefold.adapters import Adapter as Adapter
+    from guidefold.adapters.group import AdapterGroup as AdapterGroup
     from guidefold.adapters.guider import AdapterGuidance as AdapterGuidance
-    from guidefold.adapters.hub import from_pretrained as load
+    from guidefold.adapters.hub import load as load
     from guidefold.adapters.hub import push_to_hub as push_to_hub
     from guidefold.adapters.hub import save_pretrained as save_pretrained
     from guidefold.capture import observe as observe
@@ -25,7 +26,8 @@ _PLACES = {
     "Adapter": ("guidefold.adapters", "Adapter"),
     "AdapterGuidance": ("guidefold.adapters.guider", "AdapterGuidance"),
     "observe": ("guidefold.capture.observe", "observe"),
-    "load": ("guidefold.adapters.hub", "from_pretrained"),
+    "AdapterGroup": ("guidefold.adapters.group", "AdapterGroup"),
+    "load": ("guidefold.adapters.hub", "load"),
     "save_pretrained": ("guidefold.adapters.hub", "save_pretrained"),
     "push_to_hub": ("guidefold.adapters.hub", "push_to_hub"),
     "distill": ("guidefold.distillation.run", "distill"),
@@ -34,7 +36,7 @@ _PLACES = {
 }
 
 __all__ = [
-    "Adapter", "AdapterGuidance", "__version__", "distill", "load", "observe", "push_to_hub", "record",
+    "Adapter", "AdapterGroup", "AdapterGuidance", "__version__", "distill", "load", "observe", "push_to_hub", "record",
     "save_pretrained", "train",
 ]  # fmt: skip
 

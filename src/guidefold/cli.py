@@ -100,7 +100,8 @@ def parser() -> Parser:
     root = Parser(prog="guidefold", description="Fold classifier-free guidance into one forward pass.")
     root.add_argument("--version", action="version", version=f"guidefold {version('guidefold')}")
     commands = root.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_demo, add_record, add_train, add_distill, add_sample, add_eval, add_report, add_info):
+    adders = (add_demo, add_observe, add_record, add_train, add_distill, add_sample, add_eval, add_report, add_info)
+    for add in adders:
         add(commands)
     return root
 
@@ -110,6 +111,14 @@ def add_demo(commands: Any) -> None:
     add_output(command, "demo-run", "folder of the run")
     command.add_argument("--minutes", type=positive(float), metavar="X", help="time to spend; default: as it needs")
     command.add_argument("--quick", action="store_true", help="a smaller run, only to see that everything works")
+
+
+def add_observe(commands: Any) -> None:
+    command = add_command(commands, "observe", "watch how a pipeline does guidance, and whether it can be folded")
+    command.add_argument("prompt", metavar="PROMPT", help="what to sample, for two steps")
+    add_model(command)
+    scale = {"type": float, "metavar": "X", "default": 7.5}
+    command.add_argument("--guidance-scale", **scale, help="scale to watch at (default: %(default)s)")
 
 
 def add_record(commands: Any) -> None:
@@ -150,6 +159,7 @@ def add_sample(commands: Any) -> None:
     scales = {"type": float, "nargs": "+", "metavar": "X", "default": [7.5]}
     command.add_argument("--guidance-scale", **scales, help="one or more scales; 1 is the bare model (default: 7.5)")
     add_output(command, "runs/samples", "folder of the images")
+    command.add_argument("--negative-prompt", metavar="TEXT", help="what not to show")
     steps = {"type": positive(int), "metavar": "N", "default": 20}
     command.add_argument("--sampling-steps", **steps, help="denoising steps (default: %(default)s)")
     command.add_argument("--seed", type=int, metavar="N", default=0, help="seed of the noise (default: %(default)s)")

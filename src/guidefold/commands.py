@@ -8,6 +8,9 @@ import torch
 from guidefold import models, ui
 from guidefold.adapters import Adapter
 from guidefold.adapters.hub import BUNDLED, BUNDLED_FOLDER, describe
+from guidefold.capture import observe as watch
+from guidefold.capture.run import as_conditions
+from guidefold.capture.switch import first_dial, has_guider
 from guidefold.config import AdapterConfig, EvalConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.demo.demo import run_demo
@@ -27,6 +30,26 @@ from guidefold.trajectories.store import Store
 def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
     """Train an adapter for the bundled teacher, judge it and write a report."""
     run_demo(output, minutes=minutes, quick=quick)
+
+
+def observe(*, model: str, prompt: str, guidance_scale: float, device: str | None, dtype: str) -> None:
+    """Watch how a pipeline does guidance, and whether it can be folded."""
+    pipe = models.load_pipeline(model, device, dtype)
+    name = None if has_guider(pipe) else first_dial(pipe)
+    call = as_conditions(pipe, [prompt]) | ({} if name is None else {name: guidance_scale})
+    seen = watch(pipe, num_inference_steps=2, output_type="latent", **call)
+    anchors, further = seen.switch.dials[: seen.switch.anchors], seen.switch.dials[seen.switch.anchors :]
+    rows = [
+        ("guided networks", ", ".join(seen.denoisers)),
+        ("guidance is off at", ", ".join(f"{dial.name}={dial.off:g}" for dial in anchors)),
+        ("further scales", ", ".join(dial.name for dial in further) or "none"),
+        ("rows with guidance and without", f"{seen.guided.rows} and {seen.bare.rows}"),
+        ("the scheduler receives", "; ".join(seen.kinds())),
+        ("relative error of the target", f"{seen.target_error:.0e}"),
+        ("of the student's inputs", f"{seen.input_error:.0e}"),
+        ("of a perfect student's result", f"{seen.result_error:.0e}"),
+    ]
+    ui.table(f"{type(pipe).__name__} can be folded", ("what", "is"), rows)
 
 
 def record(
@@ -124,6 +147,7 @@ def sample(
     adapter: str | None,
     prompts: list[str],
     guidance_scale: list[float],
+    negative_prompt: str | None,
     output: Path,
     sampling_steps: int,
     seed: int,
@@ -138,11 +162,12 @@ def sample(
     pipe = models.load_pipeline(model, device, dtype)
     if chosen is not None:
         chosen.attach(pipe)
+    more = {} if negative_prompt is None else {"negative_prompt": [negative_prompt] * len(prompts)}
     variants = VARIANTS if compare else ("adapter" if chosen else "cfg",)
     for scale in guidance_scale:
         columns = {}
         for variant in variants:
-            done = sample_batch(pipe, prompts, variant, scale, steps=sampling_steps, seed=seed, adapter=chosen)
+            done = sample_batch(pipe, prompts, variant, scale, steps=sampling_steps, seed=seed, adapter=chosen, **more)
             columns[variant] = [to_image(picture) for picture in done.pictures]
             for number, image in enumerate(columns[variant]):
                 gallery.save_image(image, output / f"{number:03d}-{variant}-{scale:g}.png")

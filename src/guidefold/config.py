@@ -139,7 +139,9 @@ class TrajectoryConfig(Config):
     scale_min: float = setting(1.5, "lowest guidance scale drawn")
     scale_max: float = setting(9.0, "highest guidance scale drawn")
     dials: tuple[str, ...] | None = setting(None, "ranges of further scales, such as image_guidance_scale=1:2")
-    negatives: tuple[str, ...] | None = setting(None, "negative prompts to draw from, besides none, for every second one")
+    negatives: tuple[str, ...] | None = setting(
+        None, "negative prompts to draw from, besides none, for every second one"
+    )
     denoiser: str | None = setting(None, "component to learn, where guidance runs several")
     record_batch: int = setting(16, "trajectories sampled together")
     shard: int = setting(64, "trajectories per file")

@@ -70,8 +70,7 @@ def stacked(name: str, values: list[Tensor]) -> Tensor:
     if len({value.shape for value in values}) > 1:
         shapes = " and ".join(str(tuple(value.shape)) for value in values[:2])
         raise ModelError(
-            f"the denoiser's argument {name} has shapes {shapes} for two images; "
-            "give prompts of one length in tokens"
+            f"the denoiser's argument {name} has shapes {shapes} for two images; give prompts of one length in tokens"
         )
     return torch.stack(values)
 
@@ -102,6 +101,16 @@ def find_denoiser(pipe: Any) -> nn.Module:
     if not found:
         raise ModelError(f"{type(pipe).__name__} has no denoiser: none of its components is called with a timestep")
     return found[next((name for name in DENOISERS if name in found), next(iter(found)))]
+
+
+def chosen_denoiser(pipe: Any, name: str | None) -> nn.Module:
+    """Return a pipeline's denoiser, by its component's name where guidance runs several. Raises ModelError."""
+    if name is None or isinstance(pipe, nn.Module):
+        return find_denoiser(pipe)
+    found = denoisers(pipe)
+    if name not in found:
+        raise ModelError(f"{type(pipe).__name__} has no {name}; it has {', '.join(found)}")
+    return found[name]
 
 
 def components(pipe: Any) -> dict[str, Any]:

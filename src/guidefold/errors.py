@@ -19,3 +19,11 @@ class StoreError(GuidefoldError):
 
 class TrainingError(GuidefoldError):
     """Training cannot go on."""
+
+
+class SeveralDenoisersError(InputError):
+    """Guidance runs several networks, and none was chosen; `names` are the pipeline's components."""
+
+    def __init__(self, pipeline: str, names: tuple[str, ...]) -> None:
+        super().__init__(f"{pipeline} guides several networks; choose denoiser from {', '.join(names)}")
+        self.names = names

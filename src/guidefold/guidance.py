@@ -32,7 +32,7 @@ class PerImageScale(float):
 
     def __mul__(self, other: object) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]
         if isinstance(other, Tensor):
-            if other.shape[:1] != self.scales.shape:
+            if len(self.scales) > 1 and other.shape[:1] != self.scales.shape:
                 raise ModelError("guidance does not go along with one scale per image; set record_batch to 1")
             return per_row(self.scales, other) * other
         return super().__mul__(other)  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 
 from guidefold.adapters import Adapter
-from guidefold.adapters.hub import BUNDLED, from_pretrained
+from guidefold.adapters.group import AdapterGroup
+from guidefold.adapters.hub import BUNDLED, load
 from guidefold.demo import bundle
 from guidefold.errors import InputError, ModelError
 from guidefold.evaluation.judge import Judge, inception
@@ -43,8 +44,11 @@ def load_pipeline(model: str, device: str | None, dtype: str) -> Any:
 
 
 def load_adapter(adapter: str) -> Adapter:
-    """Return an adapter, not attached."""
-    return from_pretrained(adapter)
+    """Return an adapter, not attached. Raises InputError for several, which belong to one pipeline."""
+    found = load(adapter)
+    if isinstance(found, AdapterGroup):
+        raise InputError(f"{adapter} holds adapters for {', '.join(found.adapters)}; give the folder of one of them")
+    return found
 
 
 def load_judge(model: str) -> Judge:

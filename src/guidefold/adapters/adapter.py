@@ -16,7 +16,7 @@ from guidefold.adapters.conditions import NEGATIVE, ConditionEncoder, ConditionS
 from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer, layer_for
 from guidefold.adapters.targets import FUSED, find_targets, shape_of, unwrapped
 from guidefold.config import AdapterConfig
-from guidefold.denoiser import argument_names, find_denoiser, read_call
+from guidefold.denoiser import argument_names, chosen_denoiser, read_call
 from guidefold.errors import InputError, ModelError
 
 Number = float | int | list[float] | Tensor
@@ -149,7 +149,7 @@ class Adapter(nn.Module):
         from guidefold.adapters.pipeline import fold, is_pipeline
 
         pipe = model if is_pipeline(model) else None
-        denoiser = getattr(model, self.spec.denoiser or "", None) or find_denoiser(model)
+        denoiser = chosen_denoiser(model, self.spec.denoiser)
         self.check(denoiser)
         attachment = Attachment(denoiser=denoiser, pipe=pipe, names=argument_names(type(denoiser)), handles=[])
         if pipe is not None:
@@ -221,6 +221,8 @@ class Adapter(nn.Module):
     def set(self, guidance_scale: Scale, *, negative: dict[str, Tensor] | None = None) -> None:
         """Set the guidance scale, and the conditions of a negative prompt by the denoiser's names."""
         self._scale, self._negative = self.checked(guidance_scale), negative
+        if self._attachment is not None:
+            follow(self._attachment)  # here too, because the compiler cannot trace it
 
     @contextmanager
     def at(self, guidance_scale: Scale, *, negative: dict[str, Tensor] | None = None) -> Iterator[Self]:

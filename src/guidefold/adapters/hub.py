@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from guidefold.adapters.adapter import Adapter
 from guidefold.adapters.conditions import ConditionSpec
+from guidefold.adapters.group import INDEX, AdapterGroup
 from guidefold.config import AdapterConfig
 from guidefold.errors import InputError, ModelError
 
@@ -127,6 +128,13 @@ def find_folder(source: str | Path) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"no adapter at {source}: neither a folder here nor found on the Hub ({reason})") from error
+
+
+def load(source: str | Path) -> Adapter | AdapterGroup:
+    """Load an adapter, or the adapters of a pipeline with several denoisers. Raises InputError or ModelError."""
+    if (Path(source) / INDEX).exists():
+        return AdapterGroup.from_pretrained(source)
+    return from_pretrained(source)
 
 
 def from_pretrained(source: str | Path) -> Adapter:

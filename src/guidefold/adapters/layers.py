@@ -1,10 +1,10 @@
 """The four designs: each changes the output of one target by a residual that is anchored at `guidance_scale - 1`.
 
 Every layer is called as `layer(inputs, output, modulation, strength, tokens)` and returns the changed output:
-`inputs` [B', ..., D_in] and `output` [B', ..., D_out] are the target's own (a convolution's have their channels second), `modulation` [B, M] comes from the shared
-condition encoder through `prepare`, `strength` [B, 1] is `guidance_scale - 1`. B' is a multiple of B where a target
-sees frames or pixels as its batch. At strength 0 the output is returned unchanged, bit for bit;
-so it is at initialisation.
+`inputs` [B', ..., D_in] and `output` [B', ..., D_out] are the target's own (channels second for a convolution),
+`modulation` [B, M] comes from the shared condition encoder through `prepare`, `strength` [B, 1] is
+`guidance_scale - 1`. B' is a multiple of B where a target sees frames or pixels as its batch. At strength 0 the output
+is returned unchanged, bit for bit; so it is at initialisation.
 """
 
 from typing import ClassVar

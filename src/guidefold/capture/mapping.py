@@ -5,6 +5,7 @@ predictions (zeros, ones, digits of each element's place) teach a, index and b; 
 through the map to what the denoiser would have to answer.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -54,10 +55,11 @@ class OutputMap:
         """Say in a few words what the map does."""
         seen = self.a.abs() > 0
         a, words = self.a[seen], []
-        if len(a) and (a == a[0]).all() and float(a[0]) not in (1.0, -1.0):
-            words.append("scaled")
-        elif len(a) and not (a == a[0]).all():
+        even = not len(a) or torch.allclose(a, a[:1], rtol=1e-3)
+        if not even:
             words.append("scaled by element")
+        elif len(a) and not math.isclose(abs(float(a[0])), 1, rel_tol=1e-3):
+            words.append("scaled")
         if len(a) and (a < 0).all():
             words.append("negated")
         if not seen.all():

@@ -65,9 +65,7 @@ def wanted(conditions: dict[str, Tensor], spec: ConditionSpec) -> dict[str, Tens
         value = conditions.get(name.removeprefix(PREFIX))
         if name.startswith(PREFIX) and (value is None or (value.dim() > 1 and value.shape[-1] != width)):
             return None
-    return {
-        name: value.detach() for name, value in conditions.items() if f"{PREFIX}{name}" in widths or "mask" in name
-    }
+    return {name: value.detach() for name, value in conditions.items() if f"{PREFIX}{name}" in widths or "mask" in name}
 
 
 def ending(module: nn.Module, spec: ConditionSpec) -> Callable[..., Any]:

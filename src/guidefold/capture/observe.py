@@ -55,7 +55,9 @@ def observe(pipe: Any, **call: Any) -> Observation:
     )
     targets = watch.targets(maps)
     if watch.mixes(targets):
-        raise ModelError(f"{watch.name} mixes several answers of its denoiser in a step; an adapter would change them all")
+        raise ModelError(
+            f"{watch.name} mixes several answers of its denoiser in a step; an adapter would change them all"
+        )
     student = watch.student(targets)
     result_error = result_difference(student.result, watch.guided.result)
     tolerance = TOLERANCE.get(watch.guided.steps[0].received.dtype, 1e-3)

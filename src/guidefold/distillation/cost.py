@@ -8,7 +8,7 @@ import torch
 
 from guidefold.adapters import Adapter
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
-from guidefold.denoiser import find_denoiser
+from guidefold.denoiser import chosen_denoiser
 from guidefold.distillation.loop import frozen, parameter_device
 from guidefold.distillation.losses import guidance_loss
 from guidefold.distillation.states import Source
@@ -50,7 +50,7 @@ def training_cost(
     pipe: Any, source: Source, adapter: AdapterConfig, config: TrainConfig, trajectory: TrajectoryConfig
 ) -> Cost:
     """Return the cost of a training, from trial steps whose gradients are thrown away."""
-    denoiser = find_denoiser(pipe)
+    denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     device = parameter_device(denoiser)
     trial = Adapter.build(denoiser, source.spec, adapter).to(device)
     start = time.perf_counter()

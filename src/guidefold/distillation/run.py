@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import torch
 
 from guidefold.adapters import Adapter
+from guidefold.adapters.group import AdapterGroup
 from guidefold.adapters.hub import from_pretrained
 from guidefold.config import AdapterConfig, Config, TrainConfig, TrajectoryConfig
-from guidefold.denoiser import find_denoiser
+from guidefold.denoiser import chosen_denoiser, denoisers
 from guidefold.distillation.loop import Loop, frozen
 from guidefold.distillation.states import OnlineStates, RecordedStates, Source
 from guidefold.distillation.student import Student
-from guidefold.errors import InputError, TrainingError
+from guidefold.errors import InputError, SeveralDenoisersError, TrainingError
 from guidefold.trajectories.conditions import read_conditions
 from guidefold.trajectories.recorder import Recorder, fingerprint
 from guidefold.trajectories.store import Store
@@ -67,16 +69,16 @@ def train(
     config, trajectory = config or TrainConfig(), trajectory or TrajectoryConfig()
     if config.tracker and find_spec(config.tracker) is None:
         raise InputError(f"tracker is {config.tracker} but it is not installed; install it, or leave tracker out")
-    denoiser = find_denoiser(pipe)
     source = open_source(pipe, store, conditions, config, trajectory)
     drawn = Store.open(store).config if store is not None and config.source == "recorded" else trajectory
+    denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     folder = Path(output)
     torch.manual_seed(config.seed)
     student = Student(denoiser, Adapter.build(denoiser, source.spec, adapter), source.static)
     student.adapter.check(denoiser)
     settings = {"adapter": student.adapter.config, "train": config, "trajectory": drawn}
     claim(folder, settings, {"model": fingerprint(denoiser), "data": source.identity})
-    student.adapter.trained = origin(pipe, config, drawn)
+    student.adapter.trained = origin(pipe, denoiser, config, drawn)
     student.adapter.attach(denoiser)
     try:
         with frozen(denoiser, gradient_checkpointing=config.gradient_checkpointing):
@@ -105,13 +107,12 @@ def open_source(
     if store is None:
         raise InputError("source is recorded but there is no store; record one first, or choose source online")
     opened = Store.open(store)
-    opened.check_model(fingerprint(find_denoiser(pipe)))
+    opened.check_model(fingerprint(chosen_denoiser(pipe, opened.header["spec"].get("denoiser"))))
     return RecordedStates(opened, config)
 
 
-def origin(pipe: Any, config: TrainConfig, trajectory: TrajectoryConfig) -> dict[str, Any]:
+def origin(pipe: Any, denoiser: Any, config: TrainConfig, trajectory: TrajectoryConfig) -> dict[str, Any]:
     """Return what an adapter says of its training."""
-    denoiser = find_denoiser(pipe)
     name = getattr(pipe, "name_or_path", None) or getattr(denoiser, "name_or_path", None) or type(denoiser).__name__
     base = Path(str(name)).name if Path(str(name)).exists() else str(name)  # a local path is nobody else's business
     scales = {"scale_min": trajectory.scale_min, "scale_max": trajectory.scale_max}
@@ -148,6 +149,16 @@ def is_ours(name: str) -> bool:
     return name == "store" or name.endswith(".partial")
 
 
+def guided_denoisers(pipe: Any, conditions: Sequence[str], config: TrajectoryConfig) -> tuple[str, ...]:
+    """Return the components that guidance runs, where there are several and the settings name none."""
+    if config.denoiser is None and len(denoisers(pipe)) > 1:
+        try:
+            Recorder(pipe, conditions, config)
+        except SeveralDenoisersError as error:
+            return error.names
+    return ()
+
+
 def distill(
     pipe: Any,
     conditions: Conditions,
@@ -156,10 +167,25 @@ def distill(
     adapter: AdapterConfig | None = None,
     trajectory: TrajectoryConfig | None = None,
     config: TrainConfig | None = None,
-) -> Adapter:
-    """Record if the source is recorded, then train; the same call resumes. Returns the best adapter."""
-    config = config or TrainConfig()
+) -> Adapter | AdapterGroup:
+    """Record if the source is recorded, then train; the same call resumes. Returns the best adapter.
+
+    Where guidance runs several denoisers and none is named, each gets an adapter; they are returned, and saved in
+    best/, together.
+    """
+    config, trajectory = config or TrainConfig(), trajectory or TrajectoryConfig()
     prompts = as_conditions(conditions)
+    if names := guided_denoisers(pipe, prompts, trajectory):
+        group = {
+            name: distill(
+                pipe, prompts, Path(output) / name, adapter=adapter, trajectory=replace(trajectory, denoiser=name),
+                config=config,
+            )
+            for name in names
+        }  # fmt: skip
+        best = AdapterGroup({name: one for name, one in group.items() if isinstance(one, Adapter)})
+        best.save_pretrained(Path(output) / "best")
+        return best
     store = Path(output) / "store" if config.source == "recorded" else None
     if store is not None:
         record(pipe, prompts, store, trajectory)

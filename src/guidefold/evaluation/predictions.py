@@ -10,7 +10,6 @@ from guidefold.adapters import Adapter
 from guidefold.capture.run import as_conditions, parameters_of, run
 from guidefold.capture.switch import switch_for
 from guidefold.config import TrajectoryConfig
-from guidefold.denoiser import find_denoiser
 from guidefold.distillation.student import Student, energies
 from guidefold.evaluation.metrics import error_energies, recovered_by
 from guidefold.evaluation.sampling import noise
@@ -40,10 +39,12 @@ def on_teacher_states(
             scale_max=scale,
             record_batch=min(batch, len(prompts)),
             seed=seed,
+            denoiser=adapter.spec.denoiser,
+            negatives=("",) if adapter.spec.negative else None,
         )
         with adapter.disabled():
             recorder = Recorder(pipe, prompts, config)
-        student = Student(find_denoiser(pipe), adapter, recorder.static)
+        student = Student(recorder.denoiser, adapter, recorder.static)
         for numbers in recorder.batches(range(len(prompts))):
             with adapter.disabled():
                 states = recorder.states(numbers)

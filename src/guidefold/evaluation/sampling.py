@@ -54,8 +54,12 @@ def sample(
     steps: int,
     seed: int,
     adapter: Adapter | None,
+    **more: Any,
 ) -> Sampled:
-    """Sample one batch of a variant; an adapter must be attached to the pipeline, and is switched off unless wanted."""
+    """Sample one batch of a variant; an adapter must be attached to the pipeline, and is switched off unless wanted.
+
+    `more` goes to the pipeline's call.
+    """
     device, scale = find_denoiser(pipe).device, OFF if variant == "none" else guidance_scale
     with ExitStack() as stack:
         stack.enter_context(quiet(pipe))
@@ -67,7 +71,7 @@ def sample(
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
-        call = as_conditions(pipe, prompts) | {"num_inference_steps": steps, first_dial(pipe): scale}
+        call = as_conditions(pipe, prompts) | {"num_inference_steps": steps, first_dial(pipe): scale} | more
         pictures = pipe(**call, generator=noise(seed, len(prompts)), output_type="pt").images
         if on_gpu:
             torch.cuda.synchronize()

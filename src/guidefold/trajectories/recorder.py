@@ -18,7 +18,7 @@ from guidefold.capture.switch import SCALES, Dial, first_dial, guider_dials, has
 from guidefold.capture.watch import Watch
 from guidefold.config import TrajectoryConfig
 from guidefold.denoiser import Call, components, denoisers, replaced
-from guidefold.errors import InputError, ModelError
+from guidefold.errors import InputError, ModelError, SeveralDenoisersError
 from guidefold.guidance import PerImageScale
 from guidefold.trajectories.conditions import Draw, draw, kept_steps
 
@@ -133,9 +133,12 @@ class Recorder:
         denoiser = self.config.denoiser
         if denoiser is None and len(seen.denoisers) == 1:
             return seen.denoisers[0]
+        if denoiser is None:
+            raise SeveralDenoisersError(type(self.pipe).__name__, seen.denoisers)
         if denoiser not in seen.denoisers:
-            said = "guides several networks" if denoiser is None else f"does not guide {denoiser}"
-            raise InputError(f"{type(self.pipe).__name__} {said}; choose denoiser from {', '.join(seen.denoisers)}")
+            raise InputError(
+                f"{type(self.pipe).__name__} does not guide {denoiser}; choose denoiser from {', '.join(seen.denoisers)}"
+            )
         return denoiser
 
     def _call(self, draws: list[Draw], steps: int, *, alone: bool = False) -> dict[str, Any]:
