@@ -44,7 +44,9 @@ def main() -> None:
         validate_every=200, checkpoint_every=100, mixed_precision="bf16",
     )  # fmt: skip
     results = (negative if options.what == "negative" else pag)(train, options.trajectories, work)
-    save(RESULTS / f"{options.what}.json", made, {"steps": options.steps, "trajectories": options.trajectories} | results)
+    save(
+        RESULTS / f"{options.what}.json", made, {"steps": options.steps, "trajectories": options.trajectories} | results
+    )
 
 
 def trained(pipe: Any, train: TrainConfig, trajectory: TrajectoryConfig, work: Path) -> Adapter:

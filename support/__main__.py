@@ -1,7 +1,7 @@
 """Try the pipelines of the installed diffusers, and write the support page.
 
-    python -m support                      # every class: support/results.json and docs/support.md
-    python -m support WanPipeline ...      # only these, to the terminal
+python -m support                      # every class: support/results.json and docs/support.md
+python -m support WanPipeline ...      # only these, to the terminal
 """
 
 import sys

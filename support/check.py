@@ -14,7 +14,7 @@ from guidefold.capture.tape import Tape
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import denoisers
 from guidefold.errors import GuidefoldError
-from support.case import Case, build
+from support.case import Case, build, package_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class Row:
 
     pipeline: str
     why: str = ""
+    package: str = ""
     denoisers: str = ""
     off: str = ""
     further: str = ""
@@ -83,7 +84,8 @@ def fold(name: str, case: Case, seen: Observation) -> Row:
         adapter.detach()
     require(same(run(pipe, call()), seen.guided), "detaching does not give the teacher back")
     return Row(
-        pipeline=name, denoisers=", ".join(seen.denoisers), off=arguments(switch, range(switch.anchors)),
+        pipeline=name, package=package_of(name), denoisers=", ".join(seen.denoisers),
+        off=arguments(switch, range(switch.anchors)),
         further=", ".join(dial.name for dial in switch.dials[switch.anchors :]), receives="; ".join(seen.kinds()),
         rows_guided=seen.guided.rows, rows_folded=folded.rows, calls_guided=len(seen.guided.called),
         calls_folded=len(folded.called), targets=sum(len(adapter.shapes) for adapter in adapters),

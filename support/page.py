@@ -6,7 +6,6 @@ from pathlib import Path
 import diffusers
 import torch
 
-from support.case import package_of
 from support.check import Row
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,12 +52,17 @@ def write(rows: list[Row]) -> None:
     versions = {"diffusers": diffusers.__version__, "torch": torch.__version__.partition("+")[0]}
     kept = {"command": "python -m support", **versions, "rows": [row.to_dict() for row in rows]}
     RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(rows, **versions), encoding="utf-8")
+    print(f"{sum(not row.why for row in rows)} of {len(rows)} pipelines work: {PAGE}")
+
+
+def page(rows: list[Row], diffusers: str, torch: str) -> str:
+    """Return the page of rows made with these versions."""
     working = [row for row in rows if not row.why]
-    packages = sorted({package_of(row.pipeline) for row in working})
-    tables = "\n".join(table(one, [row for row in working if package_of(row.pipeline) == one]) for one in packages)
+    packages = sorted({row.package for row in working})
+    tables = "\n".join(table(one, [row for row in working if row.package == one]) for one in packages)
     others = "\n".join(f"| {row.pipeline} | {row.why.replace('|', '/')} |" for row in rows if row.why)
-    PAGE.write_text(TEXT.format(works=len(working), tables=tables, others=others, **versions), encoding="utf-8")
-    print(f"{len(working)} of {len(rows)} pipelines work: {PAGE}")
+    return TEXT.format(works=len(working), tables=tables, others=others, diffusers=diffusers, torch=torch)
 
 
 def table(package: str, rows: list[Row]) -> str:
@@ -66,7 +70,9 @@ def table(package: str, rows: list[Row]) -> str:
 
 
 def line(row: Row) -> str:
-    errors = " ".join(f"{value:.0e}" if value else "0" for value in (row.target_error, row.input_error, row.result_error))
+    errors = " ".join(
+        f"{value:.0e}" if value else "0" for value in (row.target_error, row.input_error, row.result_error)
+    )
     cells = (
         row.pipeline, row.denoisers, row.off, row.further, row.receives, f"{row.rows_guided} → {row.rows_folded}",
         f"{row.calls_guided} → {row.calls_folded}", str(row.targets), errors,

@@ -64,7 +64,7 @@ def t5(width: int = WIDTH, *, umt5: bool = False) -> Any:
             pad_token_id=0,
             eos_token_id=2,
             decoder_start_token_id=0,
-        )  # fmt: skip
+        )
     ).eval()
 
 

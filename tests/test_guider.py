@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import ClassifierFreeGuidance, modular_pipelines
 from diffusers.guiders.guider_utils import GuiderOutput
+from support.case import Case, build
 from torch import nn
 
 from guidefold import Adapter, AdapterGuidance
@@ -11,7 +12,6 @@ from guidefold.adapters.conditions import ConditionSpec
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import find_denoiser, read_call
 from guidefold.errors import InputError
-from support.case import Case, build
 
 # what diffusers itself warns of
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

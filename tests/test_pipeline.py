@@ -255,7 +255,8 @@ class TwiceGuided(StableDiffusionPipeline):
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [(Unguided, "no guidance argument"), (TwiceGuided, "the guidance arguments prior_guidance_scale, true_cfg_scale")]
+    ("kind", "told"),
+    [(Unguided, "no guidance argument"), (TwiceGuided, "the guidance arguments prior_guidance_scale, true_cfg_scale")],
 )
 def test_a_pipeline_without_one_guidance_argument_is_refused(pipe, kind, told):
     adapter = build(pipe)

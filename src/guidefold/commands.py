@@ -7,6 +7,7 @@ import torch
 
 from guidefold import models, ui
 from guidefold.adapters import Adapter
+from guidefold.adapters.group import AdapterGroup
 from guidefold.adapters.hub import BUNDLED, BUNDLED_FOLDER, describe
 from guidefold.capture import observe as watch
 from guidefold.capture.run import as_conditions
@@ -124,7 +125,10 @@ def distill(
     say_trained(trained, output)
 
 
-def say_trained(adapter: Adapter, output: Path) -> None:
+def say_trained(adapter: Adapter | AdapterGroup, output: Path) -> None:
+    if isinstance(adapter, AdapterGroup):
+        print(f"the best adapters, of {', '.join(adapter.adapters)}, are in {output / 'best'}")
+        return
     recovered = adapter.trained.get("recovered")
     figure = "" if recovered is None else f", which recovers {recovered:.1%} of guidance on held-out conditions"
     print(f"the best adapter is in {output / 'best'}{figure}")

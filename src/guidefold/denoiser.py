@@ -76,7 +76,7 @@ def stacked(name: str, values: list[Tensor]) -> Tensor:
 
 
 def for_call(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors as a denoiser wants them: the inverse of `Call.by_image`. Raises ModelError for unequal shared ones."""
+    """Return tensors as a denoiser wants them: undo `Call.by_image`. Raises ModelError for unequal shared ones."""
     result = {}
     for name, value in tensors.items():
         plain, _, way = name.partition("@")
@@ -129,7 +129,7 @@ def denoisers(pipe: Any) -> dict[str, nn.Module]:
 
 
 def flatten(name: str, value: Any, tensors: dict[str, Tensor], static: dict[str, Any]) -> None:
-    """Sort an argument, and what it holds, into tensors and other values; items of lists are `name.[0]`, of tuples `(0)`."""
+    """Sort an argument and what it holds into tensors and other values; a list's items are `x.[0]`, a tuple's `x.(0)`."""
     if isinstance(value, Tensor):
         tensors[name] = value
     elif isinstance(value, dict):

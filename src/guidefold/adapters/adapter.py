@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,14 @@ from guidefold.denoiser import argument_names, chosen_denoiser, read_call
 from guidefold.errors import InputError, ModelError
 
 Number = float | int | list[float] | Tensor
-Scale = Number | dict[str, Number]
+Scale = Number | Mapping[str, Number]
+
+
+@dataclass(eq=False)
+class Target:
+    """What a target's hook knows of the current call: no name, so that equal blocks share one compiled graph."""
+
+    modulation: Tensor | None = None
 
 
 @dataclass
@@ -42,7 +49,7 @@ class Attachment:
     names: tuple[str, ...]
     handles: list[Any]
     fusions: list[Fusion] = field(default_factory=list)
-    modulations: dict[str, Tensor] = field(default_factory=dict)
+    targets: list[Target] = field(default_factory=list)
     strength: Tensor | None = None
     tokens: Tensor | None = None
 
@@ -102,7 +109,7 @@ class Adapter(nn.Module):
         One value is the first dial's, a dictionary names several. Raises InputError unless finite and at least off.
         """
         dials = self.spec.offs
-        given = value if isinstance(value, dict) else {next(iter(dials)): value}
+        given = value if isinstance(value, Mapping) else {next(iter(dials)): value}
         if unknown := sorted(given.keys() - dials.keys()):
             raise InputError(f"this adapter has no dial {unknown[0]}; choose from {', '.join(dials)}")
         columns = [self.column(name, given.get(name, off), off) for name, off in dials.items()]
@@ -163,11 +170,13 @@ class Adapter(nn.Module):
         object.__setattr__(self, "_attachment", attachment)
         attachment.handles.append(denoiser.register_forward_pre_hook(self._pre_hook(), with_kwargs=True))
         attachment.handles.append(denoiser.register_forward_hook(self._post_hook()))
-        hooks = {name: self._hook(name, layer) for name, layer in zip(self.shapes, self.layers, strict=True)}  # pyright: ignore[reportArgumentType]
+        attachment.targets = [Target() for _ in self.shapes]
+        pairs = zip(attachment.targets, self.layers, strict=True)
+        hooks = {name: self._hook(*pair) for name, pair in zip(self.shapes, pairs, strict=True)}  # pyright: ignore[reportArgumentType]
         for name, hook in hooks.items():
             # not on what LoRA has wrapped around it, which goes when LoRA is unloaded
-            target = unwrapped(denoiser.get_submodule(name))
-            attachment.handles.append(target.register_forward_hook(hook, with_kwargs=True))
+            layer = unwrapped(denoiser.get_submodule(name))
+            attachment.handles.append(layer.register_forward_hook(hook, with_kwargs=True))
         attachment.fusions = fusions(denoiser, hooks)
         follow(attachment)
         return self
@@ -246,7 +255,8 @@ class Adapter(nn.Module):
         def after(denoiser: nn.Module, args: tuple, output: Any) -> None:
             # checkpointed blocks run again in the backward pass
             if self._attachment is not None and not torch.is_grad_enabled():
-                self._attachment.modulations = {}
+                for target in self._attachment.targets:
+                    target.modulation = None
 
         return after
 
@@ -271,7 +281,8 @@ class Adapter(nn.Module):
         modulations = self.heads(self.encoder(scale, conditions)).unflatten(1, (len(self.shapes), -1))
         prepared = DESIGNS[self.config.design].prepare(modulations, attachment.strength[:, None])
         parts = prepared.to(latents.dtype).unbind(1)
-        attachment.modulations = dict(zip(self.shapes, parts, strict=True))
+        for target, part in zip(attachment.targets, parts, strict=True):
+            target.modulation = part
         attachment.tokens = self._memory_of(conditions, parts[0])
 
     def _negatives(self, rows: int) -> dict[str, Tensor]:
@@ -293,17 +304,17 @@ class Adapter(nn.Module):
             return like.new_zeros(like.shape[0], 0, like.shape[1])
         return self.memory(tensors[next(iter(self.spec.tokens))].to(self.memory.weight.dtype))
 
-    def _hook(self, name: str, layer: Layer) -> Any:
+    def _hook(self, target: Target, layer: Layer) -> Any:
         def change(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
             attachment = self._attachment
             if not self.enabled or attachment is None:
                 return None
-            if name not in attachment.modulations:
+            if target.modulation is None:
                 return None  # a ControlNet that shares this layer calls it, not the denoiser
             inputs = args[0] if args else kwargs["hidden_states"]
             # joint attention answers with both streams: the first is the picture's
             first = output[0] if isinstance(output, tuple) else output
-            changed = layer(inputs, first, attachment.modulations[name], attachment.strength, attachment.tokens)
+            changed = layer(inputs, first, target.modulation, attachment.strength, attachment.tokens)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         return change

@@ -27,7 +27,7 @@ class AdapterGuidance(BaseGuidance):
         self._negative: dict[str, torch.Tensor] | None = None
 
     def prepare_models(self, denoiser: torch.nn.Module) -> None:
-        """Turn the adapter on for the next call. Raises InputError without an adapter, ModelError if it does not fit."""
+        """Turn the adapter on for the next call. Raises InputError without one, ModelError if it does not fit."""
         super().prepare_models(denoiser)
         if self.adapter is None:
             raise InputError("this guider has no adapter; make it with AdapterGuidance(adapter=guidefold.load(...))")
@@ -41,7 +41,7 @@ class AdapterGuidance(BaseGuidance):
         if self.adapter is not None:
             self.adapter.enabled = False
 
-    def prepare_inputs(self, data: dict[str, Any]) -> list[Any]:
+    def prepare_inputs(self, data: Any) -> list[Any]:
         """Return the conditional inputs, and keep the negative prompt's for an adapter that wants them."""
         self._negative = {name: pair[1] for name, pair in data.items() if isinstance(pair, tuple) and len(pair) > 1}
         return [self._prepare_batch(data, 0, "pred_cond")]
@@ -49,7 +49,7 @@ class AdapterGuidance(BaseGuidance):
     def prepare_inputs_from_block_state(self, data: Any, input_fields: dict[str, Any]) -> list[Any]:
         """Return the conditional inputs, and keep the negative prompt's for an adapter that wants them."""
         pairs = {name: pair[1] for name, pair in input_fields.items() if isinstance(pair, tuple) and len(pair) > 1}
-        self._negative = {name: getattr(data, field, None) for name, field in pairs.items()}
+        self._negative = {name: getattr(data, field) for name, field in pairs.items() if hasattr(data, field)}
         return [self._prepare_batch_from_block_state(input_fields, data, 0, "pred_cond")]
 
     def __call__(self, data: list[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What a scheduler receives, as an affine image of one answer of the denoiser: m = a * o[index] + b, element by element.
+"""What a scheduler receives, as an affine image of the denoiser's answer: m = a * o[index] + b, element by element.
 
 Pipelines negate predictions, drop variance channels, crop or pin frames, precondition. Answers that are not
 predictions (zeros, ones, digits of each element's place) teach a, index and b; the guided prediction then goes back

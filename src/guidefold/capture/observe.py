@@ -85,7 +85,7 @@ def renewed(call: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
     def make() -> dict[str, Any]:
         for one, state in zip(generators, states, strict=True):
-            if state is not None:
+            if isinstance(one, torch.Generator) and state is not None:
                 one.set_state(state)
         return dict(call)
 

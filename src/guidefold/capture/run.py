@@ -42,7 +42,8 @@ def as_conditions(pipe: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
 @contextmanager
 def processors_kept(pipe: Any) -> Iterator[None]:
     """Give denoisers their attention processors back: some pipelines replace them, and a failed run leaves them so."""
-    before = {part: dict(part.attn_processors) for part in denoisers(pipe).values() if hasattr(part, "attn_processors")}
+    parts: list[Any] = [part for part in denoisers(pipe).values() if hasattr(part, "attn_processors")]
+    before = {part: dict(part.attn_processors) for part in parts}
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from guidefold.answers import leaves, refilled
 from guidefold.denoiser import Call, components, denoisers, quiet, read_call, replaced
 from guidefold.errors import ModelError
 
-Answer = Callable[[int, Any], Any]  # (number of the call, the denoiser's own answer or None) -> what it answers
+Answer = Callable[[str, int], Any]  # (denoiser, number of the call among all) -> what it answers
 
 
 @dataclass(frozen=True, kw_only=True)

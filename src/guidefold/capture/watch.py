@@ -1,4 +1,4 @@
-"""One call of a pipeline, run with and without guidance: what the student would see, and what it would have to answer."""
+"""One call of a pipeline, with and without guidance: what the student would see, and what it would have to answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

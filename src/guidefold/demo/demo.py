@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from guidefold import ui
+from guidefold.adapters import Adapter
 from guidefold.config import AdapterConfig, EvalConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.distillation.run import distill
@@ -38,6 +39,7 @@ def run_demo(output: Path, *, minutes: float | None, quick: bool) -> Path:
     pipe, judge = bundle.load_teacher(), bundle.load_judge()
     run = output / "run"
     adapter = distill(pipe, bundle.prompts(), run, adapter=ADAPTER, trajectory=trajectory, config=train)
+    assert isinstance(adapter, Adapter)
     results, pictures = evaluate(pipe, adapter, bundle.held_out_prompts(), judge, evaluation)
     gallery.save_results(run, results, pictures)
     report = gallery.report_of(run, output / "report.html", notes=NOTES)

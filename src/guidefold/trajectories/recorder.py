@@ -136,9 +136,8 @@ class Recorder:
         if denoiser is None:
             raise SeveralDenoisersError(type(self.pipe).__name__, seen.denoisers)
         if denoiser not in seen.denoisers:
-            raise InputError(
-                f"{type(self.pipe).__name__} does not guide {denoiser}; choose denoiser from {', '.join(seen.denoisers)}"
-            )
+            found = ", ".join(seen.denoisers)
+            raise InputError(f"{type(self.pipe).__name__} does not guide {denoiser}; choose denoiser from {found}")
         return denoiser
 
     def _call(self, draws: list[Draw], steps: int, *, alone: bool = False) -> dict[str, Any]:
