@@ -129,7 +129,7 @@ def denoisers(pipe: Any) -> dict[str, nn.Module]:
 
 
 def flatten(name: str, value: Any, tensors: dict[str, Tensor], static: dict[str, Any]) -> None:
-    """Sort an argument and what it holds into tensors and other values; a list's items are `x.[0]`, a tuple's `x.(0)`."""
+    """Sort an argument and what it holds into tensors and other values; lists' items are `x.[0]`, tuples' `x.(0)`."""
     if isinstance(value, Tensor):
         tensors[name] = value
     elif isinstance(value, dict):
