@@ -17,7 +17,7 @@ from guidefold.errors import ModelError
 from guidefold.trajectories.recorder import Recorder, inputs_of
 
 SEEDS = range(30)
-SCALARS = (None, 3, 2.5, "text", True, (1, 2), [0.5], {"plain": 1}, ())
+SCALARS = (None, 3, 2.5, "text", True, (1, 2), [0.5], {"plain": 1}, (), {})
 
 
 class Net(nn.Module):
@@ -32,7 +32,7 @@ def same(one, other) -> bool:
     if isinstance(one, Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
     return one == other
@@ -141,23 +141,22 @@ def test_what_images_share_may_not_differ():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["FluxPipeline", "AnimateDiffPipeline", "ZImagePipeline", "CogVideoXPipeline"])
-@pytest.mark.parametrize("record_batch", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "record_batch"), [("FluxPipeline", 1), ("FluxPipeline", 2), ("ZImagePipeline", 1), ("CogVideoXPipeline", 2)]
+)
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_recorded_states_replay_in_any_batch(name, record_batch):
-    if (name, record_batch) == ("ZImagePipeline", 2):
-        pytest.skip("takes one guidance scale for a whole batch")
     case = build(name)
     drawn = ("prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "true_cfg_scale", "output_type")
     call = {key: value for key, value in case.call.items() if key not in drawn}
     call |= {"negative_prompt": ["blurry"] * record_batch}
-    config = TrajectoryConfig(trajectories=2, sampling_steps=3, keep=3, record_batch=record_batch, scale_max=4.0)
+    config = TrajectoryConfig(trajectories=2, sampling_steps=2, keep=2, record_batch=record_batch, scale_max=4.0)
     recorder = Recorder(case.pipe, ["a red fox", "a red box"], config, **call)
     shard = recorder.shard([0, 1])
     rows = shard["trajectory"]
     states = {key.removeprefix("trajectory."): value[rows] if key.startswith("trajectory.") else value
               for key, value in shard.items()}  # fmt: skip
-    for picked in ([0], [4, 1], [5, 0, 2]):
+    for picked in ([0], [3, 1], [3, 0, 2]):
         inputs = {key: value[picked] for key, value in inputs_of(states).items()}
         predicted = predict(recorder.denoiser, inputs, recorder.static)
         torch.testing.assert_close(predicted, states["pred_cond"][picked], rtol=1e-3, atol=1e-3)

@@ -132,7 +132,7 @@ def flatten(name: str, value: Any, tensors: dict[str, Tensor], static: dict[str,
     """Sort an argument and what it holds into tensors and other values; lists' items are `x.[0]`, tuples' `x.(0)`."""
     if isinstance(value, Tensor):
         tensors[name] = value
-    elif isinstance(value, dict):
+    elif isinstance(value, dict) and value:
         for key, item in value.items():
             flatten(f"{name}.{key}", item, tensors, static)
     elif isinstance(value, (list, tuple)) and holds_tensors(value):
