@@ -189,9 +189,46 @@ def parameters(entry: dict[str, Any]) -> str:
     return f"Published configurations, counted on the meta device. {made(entry)}\n\n" + table(columns, rows)
 
 
+def negative(entry: dict[str, Any]) -> str:
+    """Return the table of an adapter that is conditioned on negative prompts."""
+    results = entry["results"]
+    names = ("with_negative_prompt", "with_negative_prompt_but_not_told", "without_negative_prompt")
+    rows = [(f"{row['guidance_scale']:g}", *(f"{row[name]:.1%}" for name in names)) for row in results["rows"]]
+    columns = ("scale", "negative prompt, told", "the same states, told there is none", "no negative prompt")
+    text = "Guidance recovered on held-out prompts and negative prompts that were not trained on; the teacher has the "
+    text += f"negative prompt in the first two columns. {budget_of(results)} {made(entry)}\n\n" + table(columns, rows)
+    one = results["images"]
+    far = one["teachers_apart"]
+    names = {
+        "the student told the negative prompt": ("student_to_negative_prompted_teacher", "student_to_plain_teacher"),
+        "the student told there is none": (
+            "untold_student_to_negative_prompted_teacher", "untold_student_to_plain_teacher",
+        ),
+    }  # fmt: skip
+    rows = [(name, *(f"{one[key] / far:.2f}" for key in keys)) for name, keys in names.items()]
+    columns = ("distance of final latents", "to the teacher with it", "to the teacher without")
+    text += "\n\nAt scale 4, mean squared, as a multiple of the distance between the two teachers:\n\n"
+    return text + table(columns, rows)
+
+
+def pag(entry: dict[str, Any]) -> str:
+    """Return the table of three passes folded into one."""
+    results = entry["results"]
+    rows = [(f"{row['guidance_scale']:g}", f"{row['recovered']:.1%}") for row in results["rows"]]
+    passes = f"{results['teacher_passes_per_step']:g} passes a step become {results['student_passes_per_step']:g}"
+    text = f"CFG with perturbed attention guidance at scale {results['pag_scale']:g}: {passes}. {budget_of(results)} "
+    return text + f"{made(entry)}\n\n" + table(("guidance scale", "recovered"), rows)
+
+
+def budget_of(results: dict[str, Any]) -> str:
+    return f"Trained for {results['steps']} steps of 32 on {results['trajectories']} trajectories."
+
+
 SECTIONS = {
     "teacher": ("Guidance on the bundled teacher", teacher),
     "adapter": ("The bundled adapter against CFG", adapter),
+    "negative": ("Negative prompts", negative),
+    "pag": ("Three passes folded into one", pag),
     "designs": ("Designs and sources", designs),
     "data": ("Recorded trajectories against noised data", data),
     "speed-cpu-float32": ("Time of one sampling step", speed),

@@ -7,15 +7,15 @@ import pytest
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from support import parts
+from support.case import Case
+from support.case import build as family
 from torch import Tensor, nn
 from zoo import pipeline, shake
 
 from guidefold.adapters import Adapter, ConditionSpec
 from guidefold.capture.observe import observe
 from guidefold.config import AdapterConfig
-from support import parts
-from support.case import Case
-from support.case import build as family
 
 
 def sd() -> Case:
@@ -218,7 +218,9 @@ def test_controlnet_and_t2i_adapter(name, argument):
     (adapter, _), case = build(make), make()
     shake(adapter)
     adapter.attach(case.pipe)
-    assert far(sample(case), sample(case, **{argument: 0.0})), "the control does not reach the output"
+    assert far(sample(case, **{argument: 20.0}), sample(case, **{argument: 0.0})), (
+        "the control does not reach the output"
+    )
 
 
 def finetuned(pipe) -> None:

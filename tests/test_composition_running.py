@@ -14,18 +14,16 @@ from diffusers import (
     WanTransformer3DModel,
 )
 from diffusers.hooks import SeaCacheConfig
+from support.case import Case
 from test_composition import build, keeps_the_laws, of, sample, sd
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from zoo import shake
 
-from support.case import Case
-
 # of torch's quantisation, of diffusers' video pipelines and of the compiler, with or without an adapter
 pytestmark = pytest.mark.filterwarnings("ignore")
 CPU = torch.device("cpu")
 STEPS = 6  # enough for every cache to leave some out
-ALWAYS = (-1, 1001)  # timesteps
 WAN = of("WanPipeline", num_inference_steps=STEPS)
 
 
@@ -72,7 +70,7 @@ CACHES = {
     "first-block": lambda now: FirstBlockCacheConfig(threshold=10.0),
     "pyramid-attention": lambda now: PyramidAttentionBroadcastConfig(
         spatial_attention_block_skip_range=2,
-        spatial_attention_timestep_skip_range=ALWAYS,
+        spatial_attention_timestep_skip_range=(-1, 1001),
         current_timestep_callback=now,
     ),
     # its other half leaves out the pass that there is none of

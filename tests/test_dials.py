@@ -4,17 +4,16 @@ import math
 
 import pytest
 import torch
+from support.case import build
 from test_capture import snapshot
 from zoo import pipeline, shake
 
 from guidefold.adapters import Adapter
-from guidefold.capture.run import run
 from guidefold.config import AdapterConfig, TrajectoryConfig
-from guidefold.denoiser import denoisers
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, ModelError
+from guidefold.trajectories.conditions import draw
 from guidefold.trajectories.recorder import Recorder, negative_of
-from support.case import build
 
 # what diffusers itself warns of
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 PROMPTS = ["a red fox", "a blue cat"]
 UGLY = "yellow car"
 CONFIG = dict(trajectories=4, sampling_steps=2, keep=2, record_batch=2, shard=2, scale_max=4.0)
-DRAWN = ("prompt", "negative_prompt", "num_inference_steps", "output_type", "guidance_scale", "pag_scale")
+DRAWN = ("prompt", "negative_prompt", "num_inference_steps", "output_type")
 
 
 def recorder_of(pipe, **more) -> Recorder:
@@ -42,8 +41,12 @@ def built(recorder, seed=1) -> Adapter:
 def case_of(name, **more):
     """Return a pipeline, a recorder of it and a call of it, which is the recorder's with guidance."""
     case = build(name)
-    fixed = {key: value for key, value in case.call.items() if key not in DRAWN and key not in more.get("dials", ())}
-    return case.pipe, recorder_of(case.pipe, **fixed, **more), case.call
+    return case.pipe, recorder_of(case.pipe, **fixed(case.call), **more), case.call
+
+
+def fixed(call):
+    """Return the arguments of a call that a recorder does not draw."""
+    return {name: value for name, value in call.items() if name not in DRAWN and not name.endswith("_scale")}
 
 
 class Conditions:
@@ -96,12 +99,10 @@ def encoded(pipe, text):
 
 
 def test_recorded_negatives_are_those_of_the_negative_prompts(recorder):
-    from guidefold.trajectories.conditions import draw
-
     numbers = range(8)
     drawn = [draw(recorder.config, PROMPTS, number).negative for number in numbers]
     assert set(drawn) == {"", UGLY}
-    for number in numbers:
+    for number in (drawn.index(""), drawn.index(UGLY)):
         states = recorder.states([number], keep_all=True)
         stored = states["negative.encoder_hidden_states"]
         assert torch.equal(stored, encoded(recorder.pipe, drawn[number]).expand_as(stored))
@@ -121,14 +122,13 @@ def test_recorded_negatives_reach_the_student(recorder):
 
 
 def test_at_use_the_adapter_is_given_what_was_recorded(recorder, attached):
-    from guidefold.trajectories.conditions import draw
-
     pipe, adapter = attached
     number = next(n for n in range(20) if draw(recorder.config, PROMPTS, n).negative)
     with adapter.disabled():
         stored = negative_of(recorder.states([number]))["encoder_hidden_states"][:1]
     assert torch.equal(given(pipe, adapter, negative_prompt=UGLY), stored)
-    assert torch.equal(given(pipe, adapter, PROMPTS, negative_prompt=UGLY), stored.expand(2, -1, -1))
+    # texts are encoded in batches, which round differently
+    torch.testing.assert_close(given(pipe, adapter, PROMPTS, negative_prompt=UGLY), stored.expand(2, -1, -1))
     assert torch.equal(given(pipe, adapter, negative_prompt_embeds=stored), stored)
     assert torch.equal(given(pipe, adapter, negative_prompt=[UGLY]), stored)
     assert torch.equal(given(pipe, adapter, num_images_per_prompt=3, negative_prompt=UGLY), stored.expand(3, -1, -1))
@@ -168,7 +168,7 @@ def test_the_negative_prompt_uses_no_noise_and_leaves_nothing_behind(attached):
 
 
 def test_a_list_of_sequences_is_a_negative_prompt_and_a_dial_off_at_zero():
-    pipe, recorder, call = case_of("ZImagePipeline", record_batch=1, negatives=("blurry",), dials=())
+    pipe, recorder, call = case_of("ZImagePipeline", record_batch=1, negatives=("blurry",))
     adapter = built(recorder)
     states = recorder.states([0])
     assert recorder.spec.dials == (("guidance_scale", 0.0),) and recorder.spec.negative
@@ -184,91 +184,6 @@ def test_a_list_of_sequences_is_a_negative_prompt_and_a_dial_off_at_zero():
 def test_a_batch_of_scales_that_a_pipeline_cannot_take_is_told():
     with pytest.raises(ModelError, match="set record_batch to 1"):
         case_of("ZImagePipeline")
-
-
-def test_perturbed_attention_folds_three_rows_into_one():
-    pipe, recorder, call = case_of("StableDiffusionPAGPipeline", dials=("pag_scale=1:3",))
-    teacher, states = run(pipe, call), recorder.states([0, 1])
-    assert list(recorder.spec.offs.items()) == [("guidance_scale", 1.0), ("pag_scale", 0.0)]
-    assert states["dial.pag_scale"].unique().numel() == 2 and 1 <= states["dial.pag_scale"].min()
-    adapter = built(recorder).attach(pipe)
-    seen = Conditions(adapter)
-    call = {**call, "negative_prompt": None}
-    folded = run(pipe, {**call, "guidance_scale": 4.0, "pag_scale": 2.0})
-    assert teacher.rows == 3 * folded.rows == 9
-    assert all(scale.tolist() == [[4.0, 3.0]] for scale in seen.scales)  # off is 1 in every column
-    assert not torch.equal(latents(pipe, call, pag_scale=1.0), latents(pipe, call, pag_scale=2.0))
-    off = latents(pipe, call, guidance_scale=1.0, pag_scale=0.0)
-    adapter.detach()
-    assert torch.equal(latents(pipe, call, guidance_scale=1.0, pag_scale=0.0), off)
-
-
-def test_a_guider_is_folded_and_turned_on_again():
-    pipe, recorder, call = case_of("HunyuanVideo15Pipeline", negatives=("blurry",))
-    teacher, adapter = run(pipe, call), built(recorder).attach(pipe)
-    seen, pipe.guider.guidance_scale = Conditions(adapter), 3.0
-    folded = run(pipe, call)
-    assert recorder.spec.guider and teacher.rows == 2 * folded.rows
-    assert all(scale.tolist() == [3.0] for scale in seen.scales) and seen.negatives[0]
-    with pytest.raises(ZeroDivisionError):
-        run(pipe, call, answer=lambda name, number: 1 / 0)
-    assert pipe.guider._enabled
-    adapter.detach()
-    pipe.guider.guidance_scale = 6.0
-    assert torch.equal(run(pipe, call).result[0], teacher.result[0])
-
-
-def two_stages():
-    """Return a pipeline with a network for early steps and one for late ones."""
-    case = build("WanPipeline")
-    torch.manual_seed(1)
-    later = type(case.pipe.transformer).from_config(case.pipe.transformer.config).eval().requires_grad_(False)
-    pipe = type(case.pipe)(**{**case.pipe.components, "transformer_2": later}, boundary_ratio=0.9)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe, {**case.call, "num_inference_steps": 4}
-
-
-def answers(pipe, call, name):
-    return [one.answer[0] for one in run(pipe, call).called if one.denoiser == name]
-
-
-@pytest.mark.parametrize("last", [0, 1])
-def test_two_denoisers_take_an_adapter_each_detached_in_any_order(last):
-    pipe, call = two_stages()
-    names = list(denoisers(pipe))
-    fixed = {key: value for key, value in call.items() if key not in DRAWN}
-    more = [dict(dials=("guidance_scale_2=2:3",)), dict(negatives=("blurry",))]
-    recorders = [recorder_of(pipe, denoiser=name, **fixed, **extra) for name, extra in zip(names, more, strict=True)]
-    call, before, teacher = {**call, "guidance_scale_2": 2.5}, snapshot(pipe), run(pipe, call)
-    bare = {name: answers(pipe, {**call, "guidance_scale": 1.0}, name) for name in names}
-    adapters = [built(recorder).attach(pipe) for recorder in recorders]
-    seen = [Conditions(adapter) for adapter in adapters]
-    assert 2 * run(pipe, call).rows == teacher.rows
-    assert [len(one.scales) for one in seen] == [len(bare[name]) for name in names] and all(one.scales for one in seen)
-    assert seen[0].scales[0].shape == (1, 2) and seen[1].scales[0].shape == (1,) and seen[1].negatives[0]
-    with adapters[0].disabled():
-        assert torch.equal(torch.cat(answers(pipe, call, names[0])), torch.cat(bare[names[0]]))
-        assert not torch.equal(answers(pipe, call, names[1])[0], bare[names[1]][0])
-    adapters[1 - last].detach()
-    assert 2 * run(pipe, call).rows == teacher.rows
-    adapters[last].detach()
-    assert snapshot(pipe) == before and torch.equal(run(pipe, call).result[0], teacher.result[0])
-
-
-@pytest.mark.parametrize("name", ["prior_prior", "decoder"])
-def test_each_stage_learns_of_the_negative_prompt(name):
-    pipe, recorder, call = case_of(
-        "StableCascadeCombinedPipeline", negatives=("blurry",), denoiser=name, record_batch=1,
-        dials=("decoder_guidance_scale=1:3",),
-    )  # fmt: skip
-    states, adapter = recorder.states([0]), built(recorder).attach(pipe)
-    with torch.no_grad():
-        assert Student(recorder.denoiser, adapter, recorder.static)(states).isfinite().all()
-    assert recorder.spec.anchors == 2 and recorder.spec.denoiser == name
-    seen = Conditions(adapter)
-    run(pipe, {**call, "negative_prompt": "blurry"})
-    pooled = seen.negatives[0]["clip_text_pooled"]
-    assert any(name.startswith("negative.") for name in states) and pooled.isfinite().all()
 
 
 REFUSED = [
@@ -315,7 +230,7 @@ def test_several_dials_are_one_column_each():
     assert adapter.checked({"guidance_rescale": [0.0, 0.5], "guidance_scale": 3}).tolist() == [[3, 1], [3, 1.5]]
     assert adapter.checked(2).tolist() == [[2, 1]]
     bad = [({"rescale": 1}, "no dial rescale"), ({"guidance_rescale": -1}, "give at least 0"), (math.nan, "finite")]
-    bad += [({"guidance_scale": [2, 3], "guidance_rescale": [0, 0, 0]}, "there are 2 of guidance_scale, 3 of guidance_rescale")]
+    bad += [({"guidance_scale": [2, 3], "guidance_rescale": [0, 0, 0]}, "2 of guidance_scale, 3 of guidance_rescale")]
     for value, told in bad:
         with pytest.raises(InputError, match=told):
             adapter.guidance_scale = value

@@ -1,57 +1,22 @@
 """The adapter: outside the denoiser, acting on it through hooks, so that nothing of the denoiser changes."""
 
 import math
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-import torch._dynamo.config
 from torch import Tensor, nn
 
 from guidefold.adapters.conditions import NEGATIVE, ConditionEncoder, ConditionSpec, conditions_of
+from guidefold.adapters.hooks import Attachment, Target, follow, fusions, is_compiled, look_for_hooks
 from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer, layer_for
-from guidefold.adapters.targets import FUSED, find_targets, shape_of, unwrapped
+from guidefold.adapters.scales import Scale, as_scales
+from guidefold.adapters.targets import find_targets, shape_of, unwrapped
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import argument_names, chosen_denoiser, read_call
 from guidefold.errors import InputError, ModelError
-
-Number = float | int | list[float] | Tensor
-Scale = Number | Mapping[str, Number]
-
-
-@dataclass(eq=False)
-class Target:
-    """What a target's hook knows of the current call: no name, so that equal blocks share one compiled graph."""
-
-    modulation: Tensor | None = None
-
-
-@dataclass
-class Fusion:
-    """A layer that `fuse_qkv_projections` makes of targets, if it does, and the hook for it."""
-
-    parent: nn.Module
-    leaf: str
-    hook: Any
-    layer: nn.Module | None = None
-
-
-@dataclass
-class Attachment:
-    """What attaching did, so that detaching can undo it, and what the current call is conditioned on."""
-
-    denoiser: nn.Module
-    pipe: Any
-    names: tuple[str, ...]
-    handles: list[Any]
-    fusions: list[Fusion] = field(default_factory=list)
-    targets: list[Target] = field(default_factory=list)
-    strength: Tensor | None = None
-    tokens: Tensor | None = None
 
 
 class Adapter(nn.Module):
@@ -104,48 +69,9 @@ class Adapter(nn.Module):
         self._scale = self.checked(value)
 
     def checked(self, value: Scale) -> Tensor:
-        """Return scales as a tensor [B] or [B, D]; warns outside the trained range.
-
-        One value is the first dial's, a dictionary names several. Raises InputError unless finite and at least off.
-        """
-        dials = self.spec.offs
-        given = value if isinstance(value, Mapping) else {next(iter(dials)): value}
-        if unknown := sorted(given.keys() - dials.keys()):
-            raise InputError(f"this adapter has no dial {unknown[0]}; choose from {', '.join(dials)}")
-        columns = [self.column(name, given.get(name, off), off) for name, off in dials.items()]
-        rows = max(len(column) for column in columns)
-        if any(len(column) not in (1, rows) for column in columns):
-            given = ", ".join(f"{len(column)} of {name}" for name, column in zip(dials, columns, strict=True))
-            raise InputError(f"there are {given}; give one of each dial, or as many as images")
-        scale = torch.stack([column.expand(rows) for column in columns], dim=1)
-        # where the adapter is, because a copy at every step would make a GPU wait
-        scale = scale.to(self.heads.weight.device)
-        return scale[:, 0] if len(dials) == 1 else scale
-
-    def column(self, name: str, value: Number, off: float) -> Tensor:
-        """Return one dial's scales [B], counted from 1."""
-        try:
-            scale = torch.as_tensor(value, dtype=torch.float32).reshape(-1)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{name} is {value!r}; give a number, or one number per image") from error
-        if scale.device.type == "meta" or torch.compiler.is_compiling():
-            return scale + (1 - off)
-        values = scale.tolist()
-        if not values or not all(math.isfinite(one) for one in values):
-            raise InputError(f"{name} is {value!r}; give a finite number")
-        if min(values) < off:
-            raise InputError(f"{name} is {min(values):g}; give at least {off:g}, which is the model without guidance")
-        if name == next(iter(self.spec.offs)):
-            self.warn_outside(name, [one for one in values if one > off])
-        return scale + (1 - off)
-
-    def warn_outside(self, name: str, values: list[float]) -> None:
-        low, high = self.trained.get("scale_min", -math.inf), self.trained.get("scale_max", math.inf)
-        outside = [one for one in values if not low <= one <= high]
-        if outside:
-            warnings.warn(
-                f"{name} {outside[0]:g} is outside {low:g} to {high:g}, which the adapter was trained on", stacklevel=5
-            )
+        """Return scales as `as_scales` does, where the adapter is: a copy at every step would make a GPU wait."""
+        trained = self.trained.get("scale_min", -math.inf), self.trained.get("scale_max", math.inf)
+        return as_scales(value, self.spec.offs, trained).to(self.heads.weight.device)
 
     def attach(self, model: Any) -> Self:
         """Act on a pipeline, whose guidance then costs no second pass, or on a bare denoiser; return self.
@@ -347,49 +273,3 @@ class Adapter(nn.Module):
         from guidefold.adapters import hub
 
         return hub.push_to_hub(self, repository, private=private)
-
-
-def fusions(denoiser: nn.Module, hooks: dict[str, Any]) -> list[Fusion]:
-    """Return every layer that `fuse_qkv_projections` could make of targets with these hooks."""
-    found = []
-    for name in dict.fromkeys(name.rpartition(".")[0] for name in hooks):
-        parent = denoiser.get_submodule(name)
-        for leaf, parts in FUSED.items():
-            changes = [hooks.get(f"{name}.{part}") for part in parts]
-            if any(changes) and all(getattr(parent, part, None) is not None for part in parts):
-                widths = [shape_of(parent.get_submodule(part))[1] for part in parts]
-                found.append(Fusion(parent, leaf, piecewise(changes, widths)))
-    return found
-
-
-def piecewise(hooks: list[Any], widths: list[int]) -> Any:
-    """Return a hook that gives each of the hooks its piece of the output."""
-
-    def change(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor:
-        pieces = output.split(widths, dim=-1)
-        changed = [hook and hook(module, args, kwargs, piece) for hook, piece in zip(hooks, pieces, strict=True)]
-        return torch.cat([a if b is None else b for a, b in zip(pieces, changed, strict=True)], dim=-1)
-
-    return change
-
-
-def follow(attachment: Attachment) -> None:
-    """Act on the layers that `fuse_qkv_projections` has made of targets since the last time."""
-    for fusion in attachment.fusions:
-        layer = getattr(fusion.parent, fusion.leaf, None)
-        if layer is not fusion.layer:
-            fusion.layer = layer
-            if layer is not None:
-                attachment.handles.append(layer.register_forward_hook(fusion.hook, with_kwargs=True))
-
-
-def look_for_hooks() -> None:
-    """Keep the compiler from running a graph that it made for a model of the same class without an adapter."""
-    if torch._dynamo.config.skip_nnmodule_hook_guards:
-        torch._dynamo.config.skip_nnmodule_hook_guards = False
-        torch.compiler.reset()  # graphs from before do not look
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Tell whether `module.compile()` or `torch.compile(module)` has been called."""
-    return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")

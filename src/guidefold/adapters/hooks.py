@@ -1,0 +1,87 @@
+"""What attaching puts on a denoiser: hooks on targets, and on the layers that projections are fused into."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch._dynamo.config
+from torch import Tensor, nn
+
+from guidefold.adapters.targets import FUSED, shape_of
+
+
+@dataclass(eq=False)
+class Target:
+    """What a target's hook knows of the current call: no name, so that equal blocks share one compiled graph."""
+
+    modulation: Tensor | None = None
+
+
+@dataclass
+class Fusion:
+    """A layer that `fuse_qkv_projections` makes of targets, if it does, and the hook for it."""
+
+    parent: nn.Module
+    leaf: str
+    hook: Any
+    layer: nn.Module | None = None
+
+
+@dataclass
+class Attachment:
+    """What attaching did, so that detaching can undo it, and what the current call is conditioned on."""
+
+    denoiser: nn.Module
+    pipe: Any
+    names: tuple[str, ...]
+    handles: list[Any]
+    fusions: list[Fusion] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+    strength: Tensor | None = None
+    tokens: Tensor | None = None
+
+
+def fusions(denoiser: nn.Module, hooks: dict[str, Any]) -> list[Fusion]:
+    """Return every layer that `fuse_qkv_projections` could make of targets with these hooks."""
+    found = []
+    for name in dict.fromkeys(name.rpartition(".")[0] for name in hooks):
+        parent = denoiser.get_submodule(name)
+        for leaf, parts in FUSED.items():
+            changes = [hooks.get(f"{name}.{part}") for part in parts]
+            if any(changes) and all(getattr(parent, part, None) is not None for part in parts):
+                widths = [shape_of(parent.get_submodule(part))[1] for part in parts]
+                found.append(Fusion(parent, leaf, piecewise(changes, widths)))
+    return found
+
+
+def piecewise(hooks: list[Any], widths: list[int]) -> Any:
+    """Return a hook that gives each of the hooks its piece of the output."""
+
+    def change(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor:
+        pieces = output.split(widths, dim=-1)
+        changed = [hook and hook(module, args, kwargs, piece) for hook, piece in zip(hooks, pieces, strict=True)]
+        return torch.cat([a if b is None else b for a, b in zip(pieces, changed, strict=True)], dim=-1)
+
+    return change
+
+
+def follow(attachment: Attachment) -> None:
+    """Act on the layers that `fuse_qkv_projections` has made of targets since the last time."""
+    for fusion in attachment.fusions:
+        layer = getattr(fusion.parent, fusion.leaf, None)
+        if layer is not fusion.layer:
+            fusion.layer = layer
+            if layer is not None:
+                attachment.handles.append(layer.register_forward_hook(fusion.hook, with_kwargs=True))
+
+
+def look_for_hooks() -> None:
+    """Keep the compiler from running a graph that it made for a model of the same class without an adapter."""
+    if torch._dynamo.config.skip_nnmodule_hook_guards:
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
+        torch.compiler.reset()  # graphs from before do not look
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Tell whether `module.compile()` or `torch.compile(module)` has been called."""
+    return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
