@@ -103,7 +103,7 @@ def draw_negative(recorder: Recorder, index: int) -> str:
 def negatives() -> tuple[str, ...]:
     """Return negative prompts: names of pictures with and without a style, spread over all of them."""
     prompts = bundle.prompts()
-    return tuple(prompt if number % 2 else prompt.rpartition(",")[0] for number, prompt in enumerate(prompts[::105]))
+    return tuple(prompt if number % 2 else prompt.rpartition(",")[0] for number, prompt in enumerate(prompts[::8]))
 
 
 def images(pipe: Any, adapter: Adapter, names: tuple[str, ...]) -> dict[str, float]:

@@ -133,7 +133,7 @@ def refused(pipe, **call) -> str:
         (Squashed, "not affine"),
         (Clamped, "not affine"),
         (Normalised, "not affine"),
-        (Mixed, "mixes several answers of its denoiser in a step"),
+        (Mixed, "Mixed calls its denoiser several times a step, and steps by more than the last answer"),
         (Hidden, "Hidden never called the step of a scheduler of its own"),
         (Shortened, "Shortened takes 2 steps without guidance and 3 with it"),
         (Always, "as often without guidance as with guidance_scale=5"),

@@ -56,7 +56,8 @@ def observe(pipe: Any, **call: Any) -> Observation:
     targets = watch.targets(maps)
     if watch.mixes(targets):
         raise ModelError(
-            f"{watch.name} mixes several answers of its denoiser in a step; an adapter would change them all"
+            f"{watch.name} calls its denoiser several times a step, and steps by more than the last answer; an adapter "
+            "would change them all"
         )
     student = watch.student(targets)
     result_error = result_difference(student.result, watch.guided.result)
