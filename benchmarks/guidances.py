@@ -36,16 +36,19 @@ def main() -> None:
     parser.add_argument("what", choices=("negative", "pag"))
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--trajectories", type=int, default=256)
+    parser.add_argument("--init", help="adapter to start from, such as bundled")
     parser.add_argument("--work", type=Path, help="folder of the run, which resumes; default: a temporary one")
     options = parser.parse_args()
     made, work = provenance(), options.work or Path(tempfile.mkdtemp())
     train = TrainConfig(
         steps=options.steps, batch_size=32, learning_rate=2.5e-3, warmup=0.05, ema_decay=0.99, validation=16,
-        validate_every=200, checkpoint_every=100, mixed_precision="bf16",
+        validate_every=200, checkpoint_every=100, mixed_precision="bf16", init=options.init,
     )  # fmt: skip
     results = (negative if options.what == "negative" else pag)(train, options.trajectories, work)
     save(
-        RESULTS / f"{options.what}.json", made, {"steps": options.steps, "trajectories": options.trajectories} | results
+        RESULTS / f"{options.what}.json",
+        made,
+        {"steps": options.steps, "trajectories": options.trajectories, "init": options.init} | results,
     )
 
 

@@ -221,7 +221,8 @@ def pag(entry: dict[str, Any]) -> str:
 
 
 def budget_of(results: dict[str, Any]) -> str:
-    return f"Trained for {results['steps']} steps of 32 on {results['trajectories']} trajectories."
+    start = f", starting from the {results['init']} adapter" if results.get("init") else ""
+    return f"Trained for {results['steps']} steps of 32 on {results['trajectories']} trajectories{start}."
 
 
 SECTIONS = {

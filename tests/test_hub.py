@@ -1,11 +1,14 @@
 """Adapters travel as safetensors, JSON and a model card."""
 
+import pytest
 import torch
 from zoo import make, shake
 
 from guidefold.adapters import Adapter, ConditionSpec, hub
+from guidefold.adapters.hub import save_pretrained, start_from
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import prediction_of, read_call
+from guidefold.errors import ModelError
 
 
 def build():
@@ -22,6 +25,26 @@ def build():
         "recovered": 0.5,
     }
     return denoiser, call, adapter
+
+
+@torch.no_grad()
+def test_an_adapter_starts_from_a_saved_one_with_conditions_that_are_new_to_it(tmp_path):
+    denoiser, call = make("sd")
+    seen = read_call(denoiser, (), call)
+    torch.manual_seed(1)
+    first = Adapter.build(denoiser, ConditionSpec.observe(denoiser, seen))
+    shake(first)
+    save_pretrained(first, tmp_path)
+    second = Adapter.build(denoiser, ConditionSpec.observe(denoiser, seen, negative=True))
+    start_from(second, tmp_path)
+    first.attach(denoiser).guidance_scale = 4.0
+    expected = prediction_of(denoiser(**call))
+    first.detach()
+    second.attach(denoiser).set(4.0, negative={"encoder_hidden_states": torch.randn(1, 7, 24)})
+    assert torch.equal(prediction_of(denoiser(**call)), expected)
+    other = Adapter.build(denoiser, ConditionSpec.observe(denoiser, seen), AdapterConfig(rank=2))
+    with pytest.raises(ModelError, match="cannot start from .* it differs in"):
+        start_from(other, tmp_path)
 
 
 @torch.no_grad()

@@ -193,6 +193,7 @@ class TrainConfig(Config):
     checkpoint_every: int = setting(250, "steps between checkpoints")
     refresh_every: int = setting(32, "online source: steps between fresh sets of trajectories")
     tracker: Tracker | None = setting(None, "where to log, besides log.jsonl")
+    init: str | None = setting(None, "adapter to start from: a folder, a hub name or bundled; default: from scratch")
     seed: int = setting(0, "seed of initialisation and data order")
 
     def __post_init__(self) -> None:

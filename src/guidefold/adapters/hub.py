@@ -161,6 +161,26 @@ def from_pretrained(source: str | Path) -> Adapter:
     return adapter.eval()
 
 
+def start_from(adapter: Adapter, source: str | Path) -> None:
+    """Give an adapter the weights of a saved one; conditions that are new to it start without effect.
+
+    Raises InputError or ModelError, and ModelError where the saved one is of another shape.
+    """
+    other = from_pretrained(source)
+    ours, theirs = adapter.state_dict(), other.state_dict()
+    unlike = [name for name, value in theirs.items() if name not in ours or ours[name].shape != value.shape]
+    if unlike or adapter.shapes != other.shapes:
+        what = unlike[0] if unlike else "its targets"
+        raise ModelError(f"cannot start from {source}: it differs in {what}; give the same design, rank and targets")
+    new = {name: torch.zeros_like(value) for name, value in ours.items() if name not in theirs and is_last(name)}
+    adapter.load_state_dict({**ours, **new, **theirs})
+
+
+def is_last(name: str) -> bool:
+    """Tell whether a weight of the condition encoder is the last on the way of its condition."""
+    return name.startswith("encoder.vectors.") or (name.startswith("encoder.pools.") and ".out." in name)
+
+
 def push_to_hub(adapter: Adapter, repository: str, *, private: bool = False) -> str:
     """Upload an adapter to a Hub repository such as `me/sd-folded`, and return the address of the commit."""
     api = HfApi()

@@ -11,7 +11,7 @@ import torch
 
 from guidefold.adapters import Adapter
 from guidefold.adapters.group import AdapterGroup
-from guidefold.adapters.hub import from_pretrained
+from guidefold.adapters.hub import from_pretrained, start_from
 from guidefold.config import AdapterConfig, Config, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import chosen_denoiser, denoisers
 from guidefold.distillation.loop import Loop, frozen
@@ -76,6 +76,8 @@ def train(
     torch.manual_seed(config.seed)
     student = Student(denoiser, Adapter.build(denoiser, source.spec, adapter), source.static)
     student.adapter.check(denoiser)
+    if config.init is not None:
+        start_from(student.adapter, config.init)
     settings = {"adapter": student.adapter.config, "train": config, "trajectory": drawn}
     claim(folder, settings, {"model": fingerprint(denoiser), "data": source.identity})
     student.adapter.trained = origin(pipe, denoiser, config, drawn)
