@@ -45,11 +45,8 @@ def main() -> None:
         validate_every=200, checkpoint_every=100, mixed_precision="bf16", init=options.init,
     )  # fmt: skip
     results = (negative if options.what == "negative" else pag)(train, options.trajectories, work)
-    save(
-        RESULTS / f"{options.what}.json",
-        made,
-        {"steps": options.steps, "trajectories": options.trajectories, "init": options.init} | results,
-    )
+    budget = {"steps": options.steps, "trajectories": options.trajectories, "init": options.init}
+    save(RESULTS / f"{options.what}.json", made, budget | results)
 
 
 def trained(pipe: Any, train: TrainConfig, trajectory: TrajectoryConfig, work: Path) -> Adapter:

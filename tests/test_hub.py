@@ -43,7 +43,7 @@ def test_an_adapter_starts_from_a_saved_one_with_conditions_that_are_new_to_it(t
     second.attach(denoiser).set(4.0, negative={"encoder_hidden_states": torch.randn(1, 7, 24)})
     assert torch.equal(prediction_of(denoiser(**call)), expected)
     other = Adapter.build(denoiser, ConditionSpec.observe(denoiser, seen), AdapterConfig(rank=2))
-    with pytest.raises(ModelError, match="cannot start from .* it differs in"):
+    with pytest.raises(ModelError, match=r"cannot start from .* it differs in"):
         start_from(other, tmp_path)
 
 
