@@ -22,6 +22,27 @@ from support.page import write
 OTHERS = ("Auto", "Flax", "Onnx", "Modular", "DiffusionPipeline", "ImagePipelineOutput")
 
 
+EMBEDDED = "guidance is an input of the denoiser, there is nothing to fold"
+RAISES = "raises in diffusers itself"
+# of classes without components
+NOTES = {
+    **dict.fromkeys(("FluxFill", "FluxControl", "FluxControlImg2Img", "FluxControlInpaint"), EMBEDDED),
+    **dict.fromkeys(("FluxControlNetImg2Img", "FluxControlNetInpaint", "Flux2"), EMBEDDED),
+    **dict.fromkeys(("LatentConsistencyModel", "LatentConsistencyModelImg2Img"), EMBEDDED),
+    **dict.fromkeys(("SanaSprint", "SanaSprintImg2Img", "VisualCloze", "VisualClozeGeneration"), EMBEDDED),
+    **dict.fromkeys(("ChromaInpaint", "EasyAnimateControl", "BlipDiffusionControlNet"), RAISES),
+    "DreamLiteMobile": "takes guidance scales, but ignores them",
+    "StableDiffusionAttendAndExcite": "runs its denoiser for gradients; deprecated in diffusers",
+    **dict.fromkeys(
+        ("Amused", "AmusedImg2Img", "AmusedInpaint"), "predicts tokens; deprecated in diffusers, not tried"
+    ),
+    **dict.fromkeys(
+        ("VersatileDiffusionDualGuided", "VersatileDiffusionImageVariation", "VersatileDiffusionTextToImage"),
+        "deprecated in diffusers, not tried",
+    ),
+}
+
+
 def names() -> list[str]:
     """Return the pipeline classes that diffusers exports."""
     found = [name for name in dir(diffusers) if name.endswith("Pipeline") or "PipelineLegacy" in name]
@@ -36,7 +57,8 @@ def tried(name: str) -> Row:
     kind: Any = getattr(diffusers, name)
     scales = [argument for argument in parameters_of(kind.__new__(kind)) if SCALES.search(argument)]
     named = [argument for argument in scales if "guidance" in argument or "cfg" in argument]
-    return row if named else Row(pipeline=name, why="has no guidance argument")
+    note = NOTES.get(name.removesuffix("Pipeline"), row.why)
+    return Row(pipeline=name, why=note if named else "has no guidance argument")
 
 
 def main() -> None:

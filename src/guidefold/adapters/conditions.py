@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from guidefold.denoiser import Call
+from guidefold.errors import ModelError
 
 SCALE_FEATURES = 16
 TIME_FEATURES = 64
@@ -108,6 +109,8 @@ def lists_of(call: Call) -> dict[str, list[Tensor]]:
 def noisiest(timestep: Tensor, rows: int) -> Tensor:
     """Return one timestep per image [B] of a scalar, of one per image or of several, for frames or tokens."""
     flat = timestep.reshape(-1)
+    if rows % flat.shape[0] and flat.shape[0] % rows:
+        raise ModelError("the denoiser packs its inputs without a row per image; such a denoiser cannot be adapted yet")
     return flat.expand(rows) if flat.shape[0] == 1 else flat.reshape(rows, -1).amax(1)
 
 
