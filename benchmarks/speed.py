@@ -1,6 +1,7 @@
 """Time one sampling step's denoiser work: guidance with two rows per image, the adapter with one, and the bare model.
 
-`python benchmarks/speed.py --cases demo:1 demo:16 sd21:1 dit:1`; a case is a denoiser and a batch size. The three take
+`python benchmarks/speed.py --cases demo:1 demo:16 sd21:1 dit:1`; a case is a denoiser and a batch size, `bundled` the
+demo's with the bundled adapter instead of one with default targets. The three take
 turns in one process, and the ratios are taken within a round, because a machine's speed changes from minute to minute.
 """
 
@@ -21,6 +22,7 @@ from common import RESULTS, device_name, provenance, save
 from denoisers import BUILDERS, Call, doubled, mapped
 from guidefold import ui
 from guidefold.adapters import Adapter, ConditionSpec
+from guidefold.adapters.hub import BUNDLED, from_pretrained
 from guidefold.adapters.layers import DESIGNS
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import prediction_of, read_call
@@ -84,12 +86,15 @@ def twin(denoiser: nn.Module) -> nn.Module:
 def prepare(case: str, options: argparse.Namespace) -> Bench:
     name, _, batch = case.partition(":")
     torch.manual_seed(0)
-    denoiser, call = BUILDERS[name](int(batch or 1))
+    denoiser, call = BUILDERS["demo" if name == BUNDLED else name](int(batch or 1))
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     denoiser = denoiser.eval().requires_grad_(False).to(device, dtype)
     call = mapped(call, lambda value: value.to(device, dtype if value.is_floating_point() else None))
     spec = ConditionSpec.observe(denoiser, read_call(denoiser, (), call))
-    adapter = Adapter.build(denoiser, spec, AdapterConfig(design=options.design, rank=options.rank))
+    if name == BUNDLED:
+        adapter = from_pretrained(BUNDLED)
+    else:
+        adapter = Adapter.build(denoiser, spec, AdapterConfig(design=options.design, rank=options.rank))
     for parameter in adapter.requires_grad_(False).to(device, dtype).parameters():
         parameter.add_(0.01 * torch.randn_like(parameter))  # a new adapter adds nothing, and zeros could be fast
     adapted = twin(denoiser)
