@@ -1,8 +1,8 @@
 """Time one sampling step's denoiser work: guidance with two rows per image, the adapter with one, and the bare model.
 
 `python benchmarks/speed.py --cases demo:1 demo:16 sd21:1 dit:1`; a case is a denoiser and a batch size, `bundled` the
-demo's with the bundled adapter instead of one with default targets. The three take
-turns in one process, and the ratios are taken within a round, because a machine's speed changes from minute to minute.
+demo's with the bundled adapter instead of one with default targets. The three take turns in one process, and the ratios
+are taken within a round, because a machine's speed changes from minute to minute.
 """
 
 import argparse
