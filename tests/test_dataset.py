@@ -51,6 +51,17 @@ def test_changing_a_batch_does_not_change_the_store(store):
     store.verify()
 
 
+def test_prompts_of_other_lengths_in_another_shard_are_told(tmp_path):
+    config = TrajectoryConfig(trajectories=2, sampling_steps=2, keep=1, shard=1)
+    store = Store.create(tmp_path, header={"model": "m", "config": config.to_dict()})
+    for number, length in enumerate((5, 7)):
+        text = torch.zeros(1, length, 3)
+        rows = {"trajectory": torch.tensor([number]), "step": torch.tensor([0]), "trajectory.call.text": text}
+        store.write_shard(number, rows | {"trajectory.condition": torch.tensor([0])})
+    with pytest.raises(StoreError, match=r"text is \(5, 3\) in shard 0 and \(7, 3\) in shard 1; record with prompts"):
+        StateSet(store)
+
+
 def test_an_incomplete_or_damaged_store_is_told(store, tmp_path):
     for path in store.folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -1,6 +1,6 @@
 """Batches of recorded states, read through memory maps, and the order in which training sees them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -25,6 +25,7 @@ class StateSet:
             )
         numbers = range(store.shards)
         self._shards = [store.read_shard(number, verify=verify) for number in numbers]
+        check_alike(self._shards)
         self._firsts = [store.shard_trajectories(number).start for number in numbers]
         # places [n, 2]: shard and row of every state; owners [n]: its trajectory
         places = torch.cat([rows_of(number, shard) for number, shard in enumerate(self._shards)])
@@ -51,6 +52,19 @@ class StateSet:
         parts = [gathered(self._shards[s], rows[shards == s], self._firsts[s]) for s in present]
         back = shards.argsort(stable=True).argsort()  # from the order of shards to the order asked for
         return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+
+
+def check_alike(shards: Sequence[Mapping[str, Tensor]]) -> None:
+    """Raise StoreError where states of two shards cannot be in one batch: prompts of other lengths in tokens."""
+    first = {name: value.shape[1:] for name, value in shards[0].items()}
+    for number, shard in enumerate(shards):
+        for name, value in shard.items():
+            if name in first and value.shape[1:] != first[name]:
+                what = name.removeprefix(SHARED).removeprefix("call.")
+                raise StoreError(
+                    f"{what} is {tuple(first[name])} in shard 0 and {tuple(value.shape[1:])} in shard {number}; "
+                    "record with prompts padded to one length"
+                )
 
 
 def rows_of(number: int, shard: Mapping[str, Tensor]) -> Tensor:
