@@ -24,7 +24,8 @@ from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.distillation.run import distill
 from guidefold.distillation.student import Student, energies
-from guidefold.trajectories.recorder import Recorder, States
+from guidefold.trajectories.recorder import Recorder
+from guidefold.trajectories.states import States
 
 JUDGED = 32
 SCALES = (2.0, 4.0, 8.0)

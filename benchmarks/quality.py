@@ -32,7 +32,7 @@ from guidefold.distillation.states import OnlineStates, RecordedStates
 from guidefold.distillation.student import Student
 from guidefold.evaluation.predictions import on_own_states, on_teacher_states
 from guidefold.guidance import classifier_free
-from guidefold.trajectories.recorder import States
+from guidefold.trajectories.states import States
 from guidefold.trajectories.store import Store
 
 SCALES = (2.0, 4.0, 8.0)

@@ -14,7 +14,8 @@ from guidefold.answers import by_image, leaves, packed, refilled, unpacked
 from guidefold.config import TrajectoryConfig
 from guidefold.denoiser import arguments_of, denoisers, find_denoiser, flatten, for_call, predict, read_call, replaced
 from guidefold.errors import ModelError
-from guidefold.trajectories.recorder import Recorder, inputs_of
+from guidefold.trajectories.recorder import Recorder
+from guidefold.trajectories.states import inputs_of
 
 SEEDS = range(30)
 SCALARS = (None, 3, 2.5, "text", True, (1, 2), [0.5], {"plain": 1}, (), {})

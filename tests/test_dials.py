@@ -13,7 +13,8 @@ from guidefold.config import AdapterConfig, TrajectoryConfig
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, ModelError
 from guidefold.trajectories.conditions import draw
-from guidefold.trajectories.recorder import Recorder, negative_of
+from guidefold.trajectories.recorder import Recorder
+from guidefold.trajectories.states import negative_of
 
 # what diffusers itself warns of
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -18,7 +18,8 @@ from guidefold.adapters import Adapter
 from guidefold.config import AdapterConfig, TrajectoryConfig
 from guidefold.denoiser import predict
 from guidefold.errors import InputError, ModelError
-from guidefold.trajectories.recorder import Recorder, inputs_of
+from guidefold.trajectories.recorder import Recorder
+from guidefold.trajectories.states import inputs_of
 
 PROMPTS = ["a red fox", "a blue cat"]
 STEPS = 3

@@ -10,7 +10,7 @@ from guidefold.capture.run import run
 from guidefold.denoiser import denoisers
 from guidefold.distillation.student import Student
 from guidefold.trajectories.conditions import draw
-from guidefold.trajectories.recorder import negative_of
+from guidefold.trajectories.states import negative_of
 
 # what diffusers itself warns of
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -23,7 +23,8 @@ from guidefold.distillation import loop as loop_module
 from guidefold.distillation.run import distill, record, train
 from guidefold.distillation.states import OnlineStates, RecordedStates
 from guidefold.errors import GuidefoldError, InputError, ModelError, StoreError, TrainingError
-from guidefold.trajectories.recorder import Recorder, inputs_of
+from guidefold.trajectories.recorder import Recorder
+from guidefold.trajectories.states import inputs_of
 
 PROMPTS = ["a red fox", "a blue cat", "green tree", "yellow car", "a red cat", "a blue fox"]
 SHAPE = AdapterConfig(rank=2, width=8)

@@ -23,7 +23,7 @@ from guidefold.distillation.losses import guidance_energy, guidance_loss
 from guidefold.distillation.states import Source
 from guidefold.distillation.student import Student, energies
 from guidefold.errors import TrainingError
-from guidefold.trajectories.recorder import States
+from guidefold.trajectories.states import States
 from guidefold.ui import progress
 
 LOG = "log.jsonl"

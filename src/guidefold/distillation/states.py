@@ -13,7 +13,8 @@ from guidefold.config import TrainConfig, TrajectoryConfig
 from guidefold.errors import InputError
 from guidefold.trajectories.conditions import hashed
 from guidefold.trajectories.dataset import StateSet, batch_indices, split
-from guidefold.trajectories.recorder import Recorder, States
+from guidefold.trajectories.recorder import Recorder
+from guidefold.trajectories.states import States
 from guidefold.trajectories.store import Store
 
 SETS_KEPT = 8  # sets of online trajectories that batches are mixed from

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from guidefold.adapters import Adapter
 from guidefold.denoiser import predict
-from guidefold.trajectories.recorder import States, inputs_of, negative_of, scales_of
+from guidefold.trajectories.states import States, inputs_of, negative_of, scales_of
 
 
 class Student(nn.Module):

@@ -21,8 +21,7 @@ from guidefold.denoiser import Call, components, denoisers, replaced
 from guidefold.errors import InputError, ModelError, SeveralDenoisersError
 from guidefold.guidance import PerImageScale
 from guidefold.trajectories.conditions import Draw, draw, kept_steps
-
-States = dict[str, Tensor]
+from guidefold.trajectories.states import States, joined
 
 DRAWN = ("num_inference_steps", "generator", "output_type")
 
@@ -276,33 +275,6 @@ class Recorder:
         return shard
 
 
-def joined(name: str, parts: list[Tensor]) -> Tensor:
-    """Put the states of several batches together. Raises ModelError where their sequences differ in length."""
-    if len({part.shape[1:] for part in parts}) > 1:
-        raise ModelError(
-            f"{name.removeprefix('call.')} has another length for other prompts, and cannot be stored; "
-            "give prompts of one length in tokens"
-        )
-    return torch.cat(parts)
-
-
 def as_lists(value: Any) -> Any:
     """Return nested tuples as lists, which is how JSON gives them back."""
     return [as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def scales_of(states: States, first: str) -> dict[str, Tensor]:
-    """Return the guidance scales among the keys of states by name; `first` is the first dial's."""
-    found = {name.removeprefix("dial."): value for name, value in states.items() if name.startswith("dial.")}
-    return {first: states["guidance_scale"], **found}
-
-
-def negative_of(states: States) -> dict[str, Tensor] | None:
-    """Return the negative prompt's conditions among the keys of states, or None."""
-    found = {name.removeprefix("negative."): value for name, value in states.items() if name.startswith("negative.")}
-    return found or None
-
-
-def inputs_of(states: States) -> dict[str, Tensor]:
-    """Return the denoiser's tensors among the keys of states."""
-    return {name.removeprefix("call."): value for name, value in states.items() if name.startswith("call.")}

@@ -1,0 +1,38 @@
+"""States: what a student sees and would have to answer, as tensors with a row per state, by name.
+
+`call.*` are the denoiser's tensors, `negative.*` those of the negative prompt, `dial.*` the scales after the first.
+"""
+
+import torch
+from torch import Tensor
+
+from guidefold.errors import ModelError
+
+States = dict[str, Tensor]
+
+
+def joined(name: str, parts: list[Tensor]) -> Tensor:
+    """Put the states of several batches together. Raises ModelError where their sequences differ in length."""
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise ModelError(
+            f"{name.removeprefix('call.')} has another length for other prompts, and cannot be stored; "
+            "give prompts of one length in tokens"
+        )
+    return torch.cat(parts)
+
+
+def scales_of(states: States, first: str) -> dict[str, Tensor]:
+    """Return the guidance scales among the keys of states by name; `first` is the first dial's."""
+    found = {name.removeprefix("dial."): value for name, value in states.items() if name.startswith("dial.")}
+    return {first: states["guidance_scale"], **found}
+
+
+def negative_of(states: States) -> dict[str, Tensor] | None:
+    """Return the negative prompt's conditions among the keys of states, or None."""
+    found = {name.removeprefix("negative."): value for name, value in states.items() if name.startswith("negative.")}
+    return found or None
+
+
+def inputs_of(states: States) -> dict[str, Tensor]:
+    """Return the denoiser's tensors among the keys of states."""
+    return {name.removeprefix("call."): value for name, value in states.items() if name.startswith("call.")}
