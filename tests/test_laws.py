@@ -10,14 +10,21 @@ from guidefold.adapters import Adapter, ConditionSpec
 from guidefold.adapters.layers import DESIGNS
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import prediction_of, read_call
+from guidefold.errors import ModelError
 
-CASES = [(name, design) for name in ZOO for design in DESIGNS]
+CASES = [*((name, design) for name in ZOO for design in DESIGNS), ("sd-convolutions", "low_rank")]
+
+
+# 3 by 3 ones, 1 by 1 ones, and one that halves the resolution
+CONVOLUTIONS = ("conv1", "conv_shortcut", "downsamplers.0.conv")
 
 
 def build(name, design="low_rank", shaken=True):
-    denoiser, call = make(name)
+    denoiser, call = make(name.removesuffix("-convolutions"))
+    targets = CONVOLUTIONS if name.endswith("-convolutions") else None
     spec = ConditionSpec.observe(denoiser, read_call(denoiser, (), call))
-    adapter = Adapter.build(denoiser, spec, AdapterConfig(design=design, rank=4, width=16))
+    config = AdapterConfig(design=design, rank=4, width=16, target_modules=targets)
+    adapter = Adapter.build(denoiser, spec, config)
     if shaken:
         shake(adapter)
     return denoiser, call, adapter
@@ -52,6 +59,13 @@ def test_scale_one_disabled_and_detached_are_the_base_model_bit_for_bit(name, de
     after = denoiser.state_dict()
     assert list(after) == list(state)
     assert all(torch.equal(after[key], state[key]) for key in state)
+
+
+def test_only_the_low_rank_design_takes_convolutions():
+    for name in CONVOLUTIONS:
+        assert any(key.endswith(name) for key in build("sd-convolutions")[2].shapes)
+    with pytest.raises(ModelError, match="but this design adapts attention modules"):
+        build("sd-convolutions", "offset")
 
 
 def count_hooks(model):
