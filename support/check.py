@@ -1,5 +1,6 @@
 """Try one pipeline class: observe its guidance, attach an adapter, and compare the runs."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,7 +35,7 @@ class Row:
     calls_folded: int = 0
     targets: int = 0
     target_error: float = 0.0
-    input_error: float = 0.0
+    input_error: float | None = 0.0  # none where no branch has inputs of these shapes
     result_error: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def fold(name: str, case: Case, seen: Observation) -> Row:
         further=", ".join(dial.name for dial in switch.dials[switch.anchors :]), receives="; ".join(seen.kinds()),
         rows_guided=seen.guided.rows, rows_folded=folded.rows, calls_guided=len(seen.guided.called),
         calls_folded=len(folded.called), targets=sum(len(adapter.shapes) for adapter in adapters),
-        target_error=seen.target_error, input_error=seen.input_error, result_error=seen.result_error,
+        target_error=seen.target_error, input_error=seen.input_error if math.isfinite(seen.input_error) else None, result_error=seen.result_error,
     )  # fmt: skip
 
 

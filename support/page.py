@@ -30,7 +30,8 @@ it does is found by running the pipeline.
 be given to the adapter too (`dials`). *Receives* says what a scheduler gets of the denoiser's output. *Rows* and
 *calls* are those of all networks that take a timestep, ControlNets included, in a run of a few steps with guidance and
 with an adapter. *Errors*, relative to the largest value: target (2), student's inputs against the guided run's branch,
-and result (3); inputs differ where a pipeline draws its own noise for every branch.
+and result (3). Inputs differ where a pipeline draws its own noise for every branch, and cannot be compared (n/a) where it
+keeps caches, or images in another dimension than the first.
 
 {tables}
 ## Not folded
