@@ -90,7 +90,8 @@ def fold(name: str, case: Case, seen: Observation) -> Row:
         further=", ".join(dial.name for dial in switch.dials[switch.anchors :]), receives="; ".join(seen.kinds()),
         rows_guided=seen.guided.rows, rows_folded=folded.rows, calls_guided=len(seen.guided.called),
         calls_folded=len(folded.called), targets=sum(len(adapter.shapes) for adapter in adapters),
-        target_error=seen.target_error, input_error=seen.input_error if math.isfinite(seen.input_error) else None, result_error=seen.result_error,
+        target_error=seen.target_error, input_error=seen.input_error if math.isfinite(seen.input_error) else None,
+        result_error=seen.result_error,
     )  # fmt: skip
 
 

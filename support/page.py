@@ -30,8 +30,8 @@ it does is found by running the pipeline.
 be given to the adapter too (`dials`). *Receives* says what a scheduler gets of the denoiser's output. *Rows* and
 *calls* are those of all networks that take a timestep, ControlNets included, in a run of a few steps with guidance and
 with an adapter. *Errors*, relative to the largest value: target (2), student's inputs against the guided run's branch,
-and result (3). Inputs differ where a pipeline draws its own noise for every branch, and cannot be compared (n/a) where it
-keeps caches, or images in another dimension than the first.
+and result (3). Inputs differ where a pipeline draws its own noise for every branch, and cannot be compared (n/a) where
+it keeps caches, or images in another dimension than the first.
 
 {tables}
 ## Not folded
@@ -71,9 +71,8 @@ def table(package: str, rows: list[Row]) -> str:
 
 
 def line(row: Row) -> str:
-    errors = " ".join(
-        f"{value:.0e}" if value else "0" for value in (row.target_error, row.input_error, row.result_error)
-    )
+    values = (row.target_error, row.input_error, row.result_error)
+    errors = " ".join("n/a" if value is None else f"{value:.0e}" if value else "0" for value in values)
     cells = (
         row.pipeline, row.denoisers, row.off, row.further, row.receives, f"{row.rows_guided} → {row.rows_folded}",
         f"{row.calls_guided} → {row.calls_folded}", str(row.targets), errors,
