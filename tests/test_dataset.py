@@ -5,7 +5,7 @@ import torch
 
 from guidefold.config import TrajectoryConfig
 from guidefold.errors import InputError, StoreError
-from guidefold.trajectories.dataset import StateSet, batch_indices, epoch_order, held_out, split
+from guidefold.trajectories.dataset import StateSet, batch_indices, batch_of_groups, epoch_order, held_out, split
 from guidefold.trajectories.store import Store
 
 CONFIG = TrajectoryConfig(trajectories=22, sampling_steps=9, keep=3, shard=4)
@@ -51,15 +51,21 @@ def test_changing_a_batch_does_not_change_the_store(store):
     store.verify()
 
 
-def test_prompts_of_other_lengths_in_another_shard_are_told(tmp_path):
-    config = TrajectoryConfig(trajectories=2, sampling_steps=2, keep=1, shard=1)
+def test_prompts_of_other_lengths_never_meet_in_a_batch(tmp_path):
+    config = TrajectoryConfig(trajectories=9, sampling_steps=2, keep=1, shard=1)
     store = Store.create(tmp_path, header={"model": "m", "config": config.to_dict()})
-    for number, length in enumerate((5, 7)):
+    for number, length in enumerate((5, 7, 5, 5, 7, 5, 9, 5, 5)):
         text = torch.zeros(1, length, 3)
         rows = {"trajectory": torch.tensor([number]), "step": torch.tensor([0]), "trajectory.call.text": text}
         store.write_shard(number, rows | {"trajectory.condition": torch.tensor([0])})
-    with pytest.raises(StoreError, match=r"text is \(5, 3\) in shard 0 and \(7, 3\) in shard 1; record with prompts"):
-        StateSet(store)
+    states = StateSet(store)
+    assert [group.tolist() for group in states.groups] == [[0, 2, 3, 5, 7, 8], [1, 4], [6]]
+    for epoch in range(3):
+        steps = range(epoch * 5, epoch * 5 + 5)  # of at most two states: three, one and one
+        batches = [states.batch(batch_of_groups(1, step, 2, states.groups))["trajectory"].tolist() for step in steps]
+        assert sorted(number for batch in batches for number in batch) == list(range(9))
+    again = [batch_of_groups(1, step, 2, states.groups).tolist() for step in reversed(range(5))][::-1]
+    assert again == [batch_of_groups(1, step, 2, states.groups).tolist() for step in range(5)]
 
 
 def test_an_incomplete_or_damaged_store_is_told(store, tmp_path):

@@ -140,7 +140,7 @@ def find_switch(pipe: Any, call: Call, guided: Tape) -> Switch:
             if least > fewest and (less := work(pipe, call, tried)) < least:
                 best, least = tried, less
     if not least < guided.rows:
-        raise ModelError(nothing_to_fold(pipe, found))
+        raise ModelError(nothing_to_fold(pipe, found, call()))
     anchors = tuple(needed(pipe, call, best, least))
     switch = Switch(dials=anchors, anchors=len(anchors))
     return replace(switch, dials=(*anchors, *further(pipe, call, guided, found, switch)))
@@ -195,13 +195,15 @@ def guider_switch(pipe: Any, call: Call, guided: Tape) -> Switch:
     return switch
 
 
-def nothing_to_fold(pipe: Any, found: dict[str, float]) -> str:
+def nothing_to_fold(pipe: Any, found: dict[str, float], call: dict[str, Any]) -> str:
     """Say why no argument turned guidance off."""
     name = type(pipe).__name__
     if not found:
         return f"{name} has no guidance argument; there is no guidance to fold"
+    wants = "negative_prompt" in parameters_of(pipe) and not call.get("negative_prompt")
+    hint = "; some pipelines want a negative_prompt for guidance to be on" if wants else ""
     tried = ", ".join(f"{key}={value:g}" for key, value in found.items())
     return (
         f"{name} runs its denoiser as often without guidance as with {tried}: guidance is off already, is an input of "
-        "the denoiser (a guidance-distilled model), or cannot be turned off"
+        f"the denoiser (a guidance-distilled model), or cannot be turned off{hint}"
     )

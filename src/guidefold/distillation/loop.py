@@ -136,7 +136,8 @@ class Loop:
         rate = learning_rate(self.config, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch, parts = self.source.batch(step), self.config.accumulation
+        batch = self.source.batch(step)
+        parts = min(self.config.accumulation, len(batch["step"]))
         whole = guidance_energy(batch["pred_cond"], batch["pred_guided"], batch["guidance_scale"])
         # processes average their gradients, so that each asks for as many times its share
         whole, states, total = float(whole) / self.accelerator.num_processes, self.mine(batch), 0.0

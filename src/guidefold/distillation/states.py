@@ -12,7 +12,7 @@ from guidefold.adapters import Adapter, ConditionSpec
 from guidefold.config import TrainConfig, TrajectoryConfig
 from guidefold.errors import InputError
 from guidefold.trajectories.conditions import hashed
-from guidefold.trajectories.dataset import StateSet, batch_indices, split
+from guidefold.trajectories.dataset import StateSet, batch_of_groups, split
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.states import States
 from guidefold.trajectories.store import Store
@@ -49,16 +49,27 @@ class RecordedStates:
 
     def batch(self, step: int) -> States:
         size = self.config.batch_size
-        return self.training.batch(batch_indices(self.config.seed, step, size, len(self.training)))
+        return self.training.batch(batch_of_groups(self.config.seed, step, size, self.training.groups))
 
     def validation(self) -> Iterator[States]:
         yield from chunks(self.held_out)
 
 
 def chunks(states: StateSet) -> Iterator[States]:
-    """Return all states in order, a batch at a time."""
-    for part in torch.arange(len(states)).split(VALIDATION_BATCH):
-        yield states.batch(part)
+    """Return all states, a batch at a time."""
+    for group in states.groups:
+        for part in group.split(VALIDATION_BATCH):
+            yield states.batch(part)
+
+
+def mixed(name: str, rows: list[torch.Tensor]) -> torch.Tensor:
+    """Stack rows of several sets. Raises InputError where prompts differ in length."""
+    if len({row.shape for row in rows}) > 1:
+        raise InputError(
+            f"{name.removeprefix('call.')} has another length for other prompts; choose source recorded, and record "
+            "with record_batch 1 and shard 1"
+        )
+    return torch.stack(rows)
 
 
 class OnlineStates:
@@ -106,7 +117,7 @@ class OnlineStates:
         owners = torch.bucketize(picks, torch.tensor(counts).cumsum(0), right=True)
         starts = torch.tensor([0, *counts]).cumsum(0)
         rows = [(int(owner), int(pick - starts[owner])) for owner, pick in zip(owners, picks, strict=True)]
-        return {name: torch.stack([sets[owner][name][row] for owner, row in rows]) for name in sets[0]}
+        return {name: mixed(name, [sets[owner][name][row] for owner, row in rows]) for name in sets[0]}
 
     @lru_cache(maxsize=1)  # noqa: B019  the source lives as long as its run
     def _validation(self) -> list[States]:

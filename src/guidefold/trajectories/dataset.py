@@ -25,13 +25,15 @@ class StateSet:
             )
         numbers = range(store.shards)
         self._shards = [store.read_shard(number, verify=verify) for number in numbers]
-        check_alike(self._shards)
         self._firsts = [store.shard_trajectories(number).start for number in numbers]
         # places [n, 2]: shard and row of every state; owners [n]: its trajectory
         places = torch.cat([rows_of(number, shard) for number, shard in enumerate(self._shards)])
         owners = torch.cat([shard["trajectory"] for shard in self._shards])
         self.trajectories = owners.unique() if trajectories is None else trajectories.unique()
         self._places = places[torch.isin(owners, self.trajectories)]
+        kinds = torch.tensor(alike(self._shards))[self._places[:, 0]]
+        # states [n] each, whose tensors are of equal shapes
+        self.groups = [torch.nonzero(kinds == kind)[:, 0] for kind in kinds.unique()]
 
     def __len__(self) -> int:
         """Return the number of states."""
@@ -54,17 +56,14 @@ class StateSet:
         return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
 
 
-def check_alike(shards: Sequence[Mapping[str, Tensor]]) -> None:
-    """Raise StoreError where states of two shards cannot be in one batch: prompts of other lengths in tokens."""
-    first = {name: value.shape[1:] for name, value in shards[0].items()}
-    for number, shard in enumerate(shards):
-        for name, value in shard.items():
-            if name in first and value.shape[1:] != first[name]:
-                what = name.removeprefix(SHARED).removeprefix("call.")
-                raise StoreError(
-                    f"{what} is {tuple(first[name])} in shard 0 and {tuple(value.shape[1:])} in shard {number}; "
-                    "record with prompts padded to one length"
-                )
+def alike(shards: Sequence[Mapping[str, Tensor]]) -> list[int]:
+    """Return a number for each shard, the same for shards whose states can be in one batch: prompts of equal length."""
+    kinds: dict[tuple, int] = {}
+    numbers = []
+    for shard in shards:
+        shapes = {name.removeprefix(SHARED): tuple(value.shape[1:]) for name, value in shard.items()}
+        numbers.append(kinds.setdefault(tuple(sorted(shapes.items())), len(kinds)))
+    return numbers
 
 
 def rows_of(number: int, shard: Mapping[str, Tensor]) -> Tensor:
@@ -124,7 +123,22 @@ def batch_indices(seed: int, step: int, batch_size: int, size: int) -> Tensor:
     return torch.cat(parts)
 
 
-@lru_cache(maxsize=2)
+def batch_of_groups(seed: int, step: int, batch_size: int, groups: Sequence[Tensor]) -> Tensor:
+    """Return the states of a training step where only those of one group can be in a batch, a function of (seed, step).
+
+    One group alone is taken as `batch_indices` says. Of several, each has its own epochs, and the last batch of an
+    epoch may be smaller; a group comes as often as it has batches.
+    """
+    if len(groups) < 2:
+        return batch_indices(seed, step, batch_size, sum(len(group) for group in groups))
+    batches = [(kind, part) for kind, group in enumerate(groups) for part in range(-(-len(group) // batch_size))]
+    epoch, place = divmod(step, len(batches))
+    kind, part = batches[int(epoch_order(seed, epoch, len(batches))[place])]
+    order = epoch_order(hashed(seed, "group", kind), epoch, len(groups[kind]))
+    return groups[kind][order[part * batch_size : (part + 1) * batch_size]]
+
+
+@lru_cache(maxsize=16)
 def epoch_order(seed: int, epoch: int, size: int) -> Tensor:
     """Return the states [size] in the order of an epoch."""
     return torch.randperm(size, generator=torch.Generator().manual_seed(hashed(seed, "epoch", epoch)))

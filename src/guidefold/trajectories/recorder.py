@@ -77,6 +77,7 @@ class Recorder:
         first = draw(self.config, self.conditions, 0)
         other = Draw(**{**vars(first), "guidance_scale": first.guidance_scale + 1, "seed": first.seed + 1})
         draws = [first, other][: self.config.record_batch]
+        self.images = len(draws)
         steps = min(2, self.config.sampling_steps)
         with self._guided(draws, alone=True):
             seen = observe(self.pipe, **self._call(draws, steps, alone=True))
@@ -212,6 +213,7 @@ class Recorder:
             called, target = targets[number].called, targets[number]
             if called.denoiser != self.name:
                 continue
+            self._check_static(called.call.static, images)
             visit = {f"call.{name}": value for name, value in called.call.by_image(images, self.shared).items()}
             visit["pred_cond"] = by_image(called.answer, images)
             visit["pred_guided"] = by_image(unpacked(called.answer, target.answer), images)
@@ -219,6 +221,16 @@ class Recorder:
                 visit["mask"] = by_image(unpacked(called.answer, target.mask.float()), images) > 0
             visits.append(visit)
         return visits
+
+    def _check_static(self, static: dict[str, Any], images: int) -> None:
+        """Raise ModelError where an argument that is kept once for all states differs; lists may go with the batch."""
+        for name, value in static.items():
+            comparable = images == self.images or not isinstance(value, (list, tuple))
+            if comparable and as_lists(value) != as_lists(self.static.get(name)):
+                raise ModelError(
+                    f"the denoiser's argument {name} changes from {self.static.get(name)!r} to {value!r}; "
+                    "such arguments cannot be recorded yet"
+                )
 
     def _negative(self, draws: list[Draw]) -> States:
         """Return the conditions of the draws' negative prompts [B, ...]."""

@@ -15,8 +15,7 @@ def joined(name: str, parts: list[Tensor]) -> Tensor:
     """Put the states of several batches together. Raises ModelError where their sequences differ in length."""
     if len({part.shape[1:] for part in parts}) > 1:
         raise ModelError(
-            f"{name.removeprefix('call.')} has another length for other prompts, and cannot be stored; "
-            "give prompts of one length in tokens"
+            f"{name.removeprefix('call.')} has another length for other prompts; record with record_batch 1 and shard 1"
         )
     return torch.cat(parts)
 
