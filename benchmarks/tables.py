@@ -216,7 +216,9 @@ def negative(entry: dict[str, Any]) -> str:
     rows = [(name, *(f"{one[key] / far:.2f}" for key in keys)) for name, keys in names.items()]
     columns = ("distance of final latents", "to the teacher with it", "to the teacher without")
     text += "\n\nAt scale 4, mean squared, as a multiple of the distance between the two teachers:\n\n"
-    return text + table(columns, rows)
+    told, plain = (one[key] for key in names["the student told the negative prompt"])
+    nearer = "nearer to the teacher with it" if told < plain else "still nearer to the teacher without it"
+    return text + table(columns, rows) + f"\n\nTold the negative prompt, the student ends {nearer}."
 
 
 def pag(entry: dict[str, Any]) -> str:
