@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from guidefold.capture.negative import negative_conditions
+from guidefold.adapters.negative import negative_conditions
 from guidefold.capture.switch import Switch, switch_for
 from guidefold.errors import ModelError
 

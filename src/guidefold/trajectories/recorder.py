@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from guidefold.adapters.conditions import ConditionSpec
+from guidefold.adapters.negative import negative_conditions
 from guidefold.answers import by_image, unpacked
-from guidefold.capture.negative import negative_conditions
 from guidefold.capture.observe import Observation, observe
 from guidefold.capture.run import as_conditions, condition_argument, parameters_of, run
 from guidefold.capture.switch import SCALES, Dial, first_dial, guider_dials, has_guider
