@@ -4,6 +4,7 @@ python benchmarks/tables.py
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def interval(value: dict[str, float] | None, form: str = ".3f") -> str:
 def made(entry: dict[str, Any]) -> str:
     how = entry["made"]
     code = f"commit {how['commit'][:9]}{' with uncommitted changes' if how['dirty'] else ''}"
-    return f"`{how['command']}`, {code}, {how['cpu']}, {how['threads']} threads, torch {how['torch']}."
+    command = re.sub(r" --work \S+", "", how["command"])  # only where files are kept
+    return f"`{command}`, {code}, {how['cpu']}, {how['threads']} threads, torch {how['torch']}."
 
 
 def teacher(entry: dict[str, Any]) -> str:
