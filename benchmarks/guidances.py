@@ -27,9 +27,12 @@ from guidefold.distillation.student import Student, energies
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.states import States
 
-JUDGED = 32
+JUDGED = 32  # held-out prompts
+JUDGED_NEGATIVE = 96  # half of them with a negative prompt
 SCALES = (2.0, 4.0, 8.0)
 PAG_SCALE = 2.0
+STYLES = ("", ", noto", "", ", twemoji")
+STRETCH = 40  # names
 
 
 def main() -> None:
@@ -42,8 +45,8 @@ def main() -> None:
     options = parser.parse_args()
     made, work = provenance(), options.work or Path(tempfile.mkdtemp())
     train = TrainConfig(
-        steps=options.steps, batch_size=32, learning_rate=2.5e-3, warmup=0.05, ema_decay=0.99, validation=16,
-        validate_every=200, checkpoint_every=100, mixed_precision="bf16", init=options.init,
+        steps=options.steps, batch_size=32, learning_rate=2.5e-3, warmup=0.05, ema_decay=0.995, validation=24,
+        validate_every=250, checkpoint_every=100, mixed_precision="bf16", init=options.init,
     )  # fmt: skip
     results = (negative if options.what == "negative" else pag)(train, options.trajectories, work)
     budget = {"steps": options.steps, "trajectories": options.trajectories, "init": options.init}
@@ -55,13 +58,13 @@ def trained(pipe: Any, train: TrainConfig, trajectory: TrajectoryConfig, work: P
     return distill(pipe, bundle.prompts(), work, adapter=shape, trajectory=trajectory, config=train)
 
 
-def judged_states(pipe: Any, scale: float, **settings: Any) -> tuple[Recorder, States]:
+def judged_states(pipe: Any, scale: float, count: int, **settings: Any) -> tuple[Recorder, States]:
     """Return states of held-out prompts at one scale."""
     config = TrajectoryConfig(
-        trajectories=JUDGED, keep=10, scale_min=scale, scale_max=scale, seed=1_000_000, record_batch=JUDGED, **settings
+        trajectories=count, keep=10, scale_min=scale, scale_max=scale, seed=1_000_000, record_batch=count, **settings
     )
-    recorder = Recorder(pipe, bundle.held_out_prompts()[:JUDGED], config)
-    return recorder, recorder.states(range(JUDGED))
+    recorder = Recorder(pipe, bundle.held_out_prompts()[:count], config)
+    return recorder, recorder.states(range(count))
 
 
 def recovered(student: Student, states: States) -> float:
@@ -70,13 +73,12 @@ def recovered(student: Student, states: States) -> float:
 
 
 def negative(train: TrainConfig, trajectories: int, work: Path) -> dict[str, Any]:
-    pipe, names = bundle.load_teacher(), negatives()
-    # half of the names are trained on
-    drawn = TrajectoryConfig(trajectories=trajectories, keep=20, record_batch=32, shard=32, negatives=names[::2])
+    pipe, (known, unknown) = bundle.load_teacher(), negatives()
+    drawn = TrajectoryConfig(trajectories=trajectories, keep=20, record_batch=32, shard=32, negatives=known)
     adapter, rows = trained(pipe, train, drawn, work), []
     for scale in SCALES:
         # all judged trajectories have a negative prompt that was not trained on, but for those that have none
-        recorder, states = judged_states(pipe, scale, negatives=names[1::2])
+        recorder, states = judged_states(pipe, scale, JUDGED_NEGATIVE, negatives=unknown)
         has = torch.tensor([bool(draw_negative(recorder, int(i))) for i in states["trajectory"]])
         student = Student(pipe.unet, adapter.attach(pipe.unet), recorder.static)
         told = {name: value[has] for name, value in states.items()}
@@ -92,7 +94,7 @@ def negative(train: TrainConfig, trajectories: int, work: Path) -> dict[str, Any
         )
         adapter.detach()
         print(rows[-1], flush=True)
-    return {"rows": rows, "images": images(pipe, adapter, names[1::2])}
+    return {"rows": rows, "images": images(pipe, adapter, unknown)}
 
 
 def draw_negative(recorder: Recorder, index: int) -> str:
@@ -101,38 +103,45 @@ def draw_negative(recorder: Recorder, index: int) -> str:
     return negative_prompt(recorder.config, index)
 
 
-def negatives() -> tuple[str, ...]:
-    """Return negative prompts: names of pictures with and without a style, spread over all of them."""
-    prompts = bundle.prompts()
-    return tuple(prompt if number % 2 else prompt.rpartition(",")[0] for number, prompt in enumerate(prompts[::8]))
+def negatives() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return negative prompts to train on and to judge with: names of pictures, with and without a style.
+
+    Every tenth stretch of the alphabet is judged, so that variants of a picture, such as skin tones, are on one side.
+    """
+    names = sorted({prompt.rpartition(",")[0] for prompt in bundle.prompts()})
+    texts = [f"{name}{STYLES[number % len(STYLES)]}" for number, name in enumerate(names)]
+    judged = [text for number, text in enumerate(texts) if number // STRETCH % 10 == 9]
+    return tuple(text for text in texts if text not in judged), tuple(judged)
 
 
 def images(pipe: Any, adapter: Adapter, names: tuple[str, ...]) -> dict[str, float]:
-    """Return the mean squared distance of final latents from the student's to each teacher's, same noise."""
-    prompts = bundle.held_out_prompts()[:JUDGED]
-    rejected = [names[number % len(names)] for number in range(JUDGED)]
+    """Return the mean squared distance of final latents from the student's to each teacher's, same noise.
+
+    `nearer_...` is the part of the images that is nearer to the teacher with the negative prompt.
+    """
+    prompts = bundle.held_out_prompts()[:JUDGED_NEGATIVE]
+    rejected = [names[number * len(names) // len(prompts)] for number in range(len(prompts))]
 
     def sample(negative: list[str] | None) -> torch.Tensor:
-        generators = [torch.Generator().manual_seed(number) for number in range(JUDGED)]
+        generators = [torch.Generator().manual_seed(number) for number in range(len(prompts))]
         call = {"num_inference_steps": 20, "guidance_scale": 4.0, "output_type": "latent", "generator": generators}
         tape: Tape = run(pipe, {"prompt": prompts, "negative_prompt": negative, **call})
         return tape.result.images
 
+    def distances(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return (one - other).square().flatten(1).mean(1)
+
     teacher, plain = sample(rejected), sample(None)
     adapter.attach(pipe)
-    student, untold = sample(rejected), sample(None)
+    students = {"student": sample(rejected), "untold_student": sample(None)}
     adapter.detach()
-
-    def distance(one: torch.Tensor, other: torch.Tensor) -> float:
-        return float((one - other).square().mean())
-
-    return {
-        "teachers_apart": distance(teacher, plain),
-        "student_to_negative_prompted_teacher": distance(student, teacher),
-        "student_to_plain_teacher": distance(student, plain),
-        "untold_student_to_negative_prompted_teacher": distance(untold, teacher),
-        "untold_student_to_plain_teacher": distance(untold, plain),
-    }
+    found = {"teachers_apart": float(distances(teacher, plain).mean())}
+    for name, latents in students.items():
+        to_teacher, to_plain = distances(latents, teacher), distances(latents, plain)
+        found[f"{name}_to_negative_prompted_teacher"] = float(to_teacher.mean())
+        found[f"{name}_to_plain_teacher"] = float(to_plain.mean())
+        found[f"nearer_{name}"] = float((to_teacher < to_plain).float().mean())
+    return found
 
 
 def pag(train: TrainConfig, trajectories: int, work: Path) -> dict[str, Any]:
@@ -142,7 +151,7 @@ def pag(train: TrainConfig, trajectories: int, work: Path) -> dict[str, Any]:
     drawn = TrajectoryConfig(trajectories=trajectories, keep=20, record_batch=32, shard=32, dials=ranges)
     adapter, rows = trained(pipe, train, drawn, work), []
     for scale in SCALES:
-        recorder, states = judged_states(pipe, scale, dials=ranges)
+        recorder, states = judged_states(pipe, scale, JUDGED, dials=ranges)
         student = Student(pipe.unet, adapter.attach(pipe.unet), recorder.static)
         rows.append({"guidance_scale": scale, "recovered": recovered(student, states)})
         adapter.detach()

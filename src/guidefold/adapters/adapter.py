@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from guidefold.adapters.conditions import NEGATIVE, ConditionEncoder, ConditionSpec, conditions_of
 from guidefold.adapters.hooks import Attachment, Target, follow, fusions, is_compiled, look_for_hooks
 from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer, layer_for
+from guidefold.adapters.readers import find_readers, negative_tokens, read_negative
 from guidefold.adapters.scales import Scale, as_scales
-from guidefold.adapters.targets import find_targets, shape_of, unwrapped
+from guidefold.adapters.targets import find_targets, is_attention, shape_of, unwrapped
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import argument_names, chosen_denoiser, read_call
 from guidefold.errors import InputError, ModelError
@@ -50,6 +51,7 @@ class Adapter(nn.Module):
         config = config or AdapterConfig()
         linears = DESIGNS[config.design].on_linears
         targets = find_targets(denoiser, linears=linears, target_modules=config.target_modules)
+        targets |= find_readers(denoiser, spec) if linears else {}
         return cls(config, spec, {name: shape_of(module) for name, module in targets.items()})
 
     @property
@@ -98,10 +100,10 @@ class Adapter(nn.Module):
         attachment.handles.append(denoiser.register_forward_hook(self._post_hook()))
         attachment.targets = [Target() for _ in self.shapes]
         pairs = zip(attachment.targets, self.layers, strict=True)
-        hooks = {name: self._hook(*pair) for name, pair in zip(self.shapes, pairs, strict=True)}  # pyright: ignore[reportArgumentType]
-        for name, hook in hooks.items():
-            # not on what LoRA has wrapped around it, which goes when LoRA is unloaded
-            layer = unwrapped(denoiser.get_submodule(name))
+        # not on what LoRA has wrapped around them, which goes when LoRA is unloaded
+        modules = {name: unwrapped(denoiser.get_submodule(name)) for name in self.shapes}
+        hooks = {name: self._hook_for(modules[name], *pair) for name, pair in zip(modules, pairs, strict=True)}  # pyright: ignore[reportArgumentType]
+        for layer, hook in zip(modules.values(), hooks.values(), strict=True):
             attachment.handles.append(layer.register_forward_hook(hook, with_kwargs=True))
         attachment.fusions = fusions(denoiser, hooks)
         follow(attachment)
@@ -210,6 +212,7 @@ class Adapter(nn.Module):
         for target, part in zip(attachment.targets, parts, strict=True):
             target.modulation = part
         attachment.tokens = self._memory_of(conditions, parts[0])
+        attachment.negative = negative_tokens(conditions)
 
     def _negatives(self, rows: int) -> dict[str, Tensor]:
         """Return the negative prompt's conditions with a row per image."""
@@ -229,6 +232,22 @@ class Adapter(nn.Module):
         if self.memory is None:
             return like.new_zeros(like.shape[0], 0, like.shape[1])
         return self.memory(tensors[next(iter(self.spec.tokens))].to(self.memory.weight.dtype))
+
+    def _hook_for(self, module: nn.Module, target: Target, layer: Layer) -> Any:
+        reads = DESIGNS[self.config.design].on_linears and is_attention(module)
+        return self._reader_hook(target, layer) if reads else self._hook(target, layer)
+
+    def _reader_hook(self, target: Target, layer: Layer) -> Any:
+        def change(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
+            attachment = self._attachment
+            if not self.enabled or attachment is None or target.modulation is None:
+                return None
+            other = read_negative(module, args, kwargs, attachment.negative)
+            if other is None:
+                return None
+            return layer(output - other, output, target.modulation, attachment.strength, attachment.tokens)
+
+        return change
 
     def _hook(self, target: Target, layer: Layer) -> Any:
         def change(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:

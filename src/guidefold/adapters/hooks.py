@@ -39,6 +39,7 @@ class Attachment:
     targets: list[Target] = field(default_factory=list)
     strength: Tensor | None = None
     tokens: Tensor | None = None
+    negative: dict[str, Tensor] = field(default_factory=dict)
 
 
 def fusions(denoiser: nn.Module, hooks: dict[str, Any]) -> list[Fusion]:

@@ -10,6 +10,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from guidefold.adapters.adapter import Adapter
 from guidefold.adapters.conditions import ConditionSpec
@@ -162,18 +163,26 @@ def from_pretrained(source: str | Path) -> Adapter:
 
 
 def start_from(adapter: Adapter, source: str | Path) -> None:
-    """Give an adapter the weights of a saved one; conditions that are new to it start without effect.
+    """Give an adapter the weights of a saved one; conditions and readers that are new to it start without effect.
 
     Raises InputError or ModelError, and ModelError where the saved one is of another shape.
     """
     other = from_pretrained(source)
-    ours, theirs = adapter.state_dict(), other.state_dict()
+    ours = adapter.state_dict()
+    theirs = {name: grown(name, value, ours) for name, value in other.state_dict().items()}
     unlike = [name for name, value in theirs.items() if name not in ours or ours[name].shape != value.shape]
-    if unlike or adapter.shapes != other.shapes:
+    first = list(adapter.shapes.items())[: len(other.shapes)]
+    if unlike or first != list(other.shapes.items()):
         what = unlike[0] if unlike else "its targets"
         raise ModelError(f"cannot start from {source}: it differs in {what}; give the same design, rank and targets")
     new = {name: torch.zeros_like(value) for name, value in ours.items() if name not in theirs and is_last(name)}
     adapter.load_state_dict({**ours, **new, **theirs})
+
+
+def grown(name: str, value: Tensor, ours: dict[str, Tensor]) -> Tensor:
+    """Return the modulations' weights with rows of zeros for targets that come after those of a saved adapter."""
+    missing = len(ours[name]) - len(value) if name.startswith("heads.") else 0
+    return torch.cat([value, value.new_zeros(missing, *value.shape[1:])]) if missing > 0 else value
 
 
 def is_last(name: str) -> bool:
