@@ -1,6 +1,7 @@
 """What the benchmarks share: results as JSON that says where they come from."""
 
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -31,6 +32,12 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_model()
 
 
+def launcher() -> list[str]:
+    """Return what this benchmark was started with: python, or torchrun where several processes train."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    return ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
+
+
 def provenance(device: str = "cpu") -> dict[str, Any]:
     """Return which code gave a result, when, with what and on which machine."""
     # results of earlier benchmarks do not make the code another
@@ -39,7 +46,7 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
         "commit": git("rev-parse", "HEAD").strip(),
         "dirty": bool(changes.strip()),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join([*launcher(), *sys.argv]),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,

@@ -9,11 +9,13 @@ three passes a step, folded into one.
 """
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from diffusers import StableDiffusionPAGPipeline
 
 from common import RESULTS, provenance, save
@@ -55,7 +57,10 @@ def main() -> None:
 
 def trained(pipe: Any, train: TrainConfig, trajectory: TrajectoryConfig, work: Path) -> Adapter:
     shape = AdapterConfig(rank=32, target_modules=bundle.TARGETS)
-    return distill(pipe, bundle.prompts(), work, adapter=shape, trajectory=trajectory, config=train)
+    adapter = distill(pipe, bundle.prompts(), work, adapter=shape, trajectory=trajectory, config=train)
+    if not PartialState().is_main_process:
+        sys.exit()  # one of `torchrun --nproc-per-node N` judges
+    return adapter
 
 
 def judged_states(pipe: Any, scale: float, count: int, **settings: Any) -> tuple[Recorder, States]:

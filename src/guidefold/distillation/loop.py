@@ -148,6 +148,7 @@ class Loop:
                 loss = guidance_loss(self.model(chunk), chunk["pred_guided"], chunk["guidance_scale"], whole)
                 self.accelerator.backward(loss)
             total += float(loss.detach())
+        total = self.mean(total)
         if not math.isfinite(total):
             raise TrainingError(
                 f"the loss is {total} at step {step}; the checkpoint in {self.folder} is kept: "
@@ -162,6 +163,12 @@ class Loop:
             self.average.update(self.adapter, step)
             self.best.step, self.best.row = step + 1, row
         return row
+
+    def mean(self, value: float) -> float:
+        """Return the mean of all processes' values: what one finds wrong stops all."""
+        if self.accelerator.num_processes == 1:
+            return value
+        return float(self.accelerator.reduce(torch.tensor(value, device=self.accelerator.device), "mean"))  # pyright: ignore[reportArgumentType]
 
     def mine(self, states: States) -> States:
         """Return this process's share of a batch, on its device."""
@@ -200,6 +207,7 @@ class Loop:
         self.write("last", None)
         if not self.best.best_step:
             self.write("best", None)
+        self.accelerator.wait_for_everyone()  # others read what the main process writes
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Record, train, distill: a run from pipeline to adapter, resumable at any point."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -141,7 +142,7 @@ def claim(folder: Path, settings: dict[str, Config], identities: dict[str, str])
     if folder.exists() and any(not is_ours(path.name) for path in folder.iterdir()):
         raise TrainingError(f"{folder} is not empty and holds no run; give another output folder")
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "run.json.partial"
+    partial = folder / f"run.json.{os.getpid()}.partial"  # of several processes each has its own
     partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
 
