@@ -1,14 +1,22 @@
 """Adapters travel as safetensors, JSON and a model card."""
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 import torch
-from zoo import make, shake
+from runs import DRAWN, PROMPTS
+from safetensors.torch import save_file
+from zoo import make, message_of, shake
 
 from guidefold.adapters import Adapter, ConditionSpec, hub
-from guidefold.adapters.hub import save_pretrained, start_from
+from guidefold.adapters.hub import from_pretrained, save_pretrained, start_from
 from guidefold.config import AdapterConfig
-from guidefold.denoiser import prediction_of, read_call
-from guidefold.errors import ModelError
+from guidefold.denoiser import predict, prediction_of, read_call
+from guidefold.errors import InputError, ModelError
+from guidefold.trajectories.recorder import Recorder
+from guidefold.trajectories.states import inputs_of
 
 
 def build():
@@ -80,3 +88,59 @@ def test_pushing_uploads_a_folder_with_a_card(monkeypatch):
     assert 'guidefold.load("me/folded")' in uploaded["card"]
     assert "1.5 to 9" in uploaded["card"]
     assert uploaded["private"]
+
+
+@pytest.mark.parametrize("design", ["low_rank", "bottleneck", "cross_attention", "offset"])
+def test_saved_then_loaded_is_the_same_adapter(pipe, design, tmp_path):
+    recorder = Recorder(pipe, PROMPTS, DRAWN)
+    inputs = inputs_of(recorder.states([0, 1]))
+    adapter = Adapter.build(pipe.unet, recorder.spec, AdapterConfig(design=design, rank=2, width=8))
+    shake(adapter)
+    adapter.trained = {"base": "me/tiny", "scale_min": 1.5, "scale_max": 6.0, "recovered": 0.875}
+    outputs = []
+    for one in (adapter, from_pretrained(save_pretrained(adapter, tmp_path / "adapter"))):
+        one.attach(pipe.unet).guidance_scale = 4.0
+        with torch.no_grad():
+            outputs.append(predict(pipe.unet, inputs, recorder.static))
+        one.detach()
+        assert one.config == adapter.config and one.trained == adapter.trained and one.spec == adapter.spec
+    assert torch.equal(*outputs)
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert "base_model: me/tiny" in card and "scales from 1.5 to 6" in card and "87.5%" in card
+    assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
+        "README.md", "config.json", "model.safetensors",
+    ]  # fmt: skip
+
+
+def broken(folder: Path, **changes) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "config.json").write_text("{"), "describes no adapter"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "describes no adapter"),
+        (lambda folder: broken(folder, shapes=[]), "describes no adapter"),
+        (lambda folder: broken(folder, shapes={"a": [1]}), "describes no adapter"),
+        (lambda folder: broken(folder, adapter={"rank": 0}), "describes no adapter (rank is 0; give at least 1)"),
+        (lambda folder: broken(folder, format=2), "has adapter format 2, this guidefold reads 1; upgrade guidefold"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "is missing or damaged"),
+        (lambda folder: os.truncate(folder / "model.safetensors", 500), "is missing or damaged"),
+        (lambda folder: save_file({}, folder / "model.safetensors"), "is missing or damaged"),
+    ],
+)
+def test_a_damaged_adapter_is_refused(finished, damage, told, tmp_path):
+    folder = save_pretrained(from_pretrained(finished["recorded"] / "best"), tmp_path / "adapter")
+    damage(folder)
+    assert told in message_of(ModelError, lambda: from_pretrained(folder))
+
+
+def test_a_folder_without_an_adapter_is_refused(tmp_path):
+    assert "there is no config.json" in message_of(InputError, lambda: from_pretrained(tmp_path))
+
+
+def test_the_card_tells_base_and_scales(finished):
+    card = (finished["recorded"] / "best" / "README.md").read_text()
+    assert "UNet2DConditionModel" in card and "scales from 1.5 to 6" in card and "recorded states" in card

@@ -1,4 +1,4 @@
-"""What a pipeline does with an adapter attached, and what is refused."""
+"""What a pipeline does with an adapter attached."""
 
 import copy
 import inspect
@@ -11,47 +11,14 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
-from torch import Tensor, nn
-from zoo import pipeline, shake
+from sampling import PROMPTS, STEPS, build, generators, sample, snapshot
+from zoo import message_of, pipeline
 
-from guidefold.adapters import Adapter
-from guidefold.config import AdapterConfig, TrajectoryConfig
+from guidefold.config import TrajectoryConfig
 from guidefold.denoiser import predict
-from guidefold.errors import InputError, ModelError
+from guidefold.errors import ModelError
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.states import inputs_of
-
-PROMPTS = ["a red fox", "a blue cat"]
-STEPS = 3
-
-
-def build(pipe, *, design="low_rank", **settings) -> Adapter:
-    """Return an adapter for a pipeline that does something."""
-    spec = Recorder(pipe, PROMPTS, TrajectoryConfig()).spec
-    adapter = Adapter.build(pipe.unet, spec, AdapterConfig(design=design, rank=2, width=8, **settings))
-    shake(adapter)
-    return adapter
-
-
-@pytest.fixture
-def pipe() -> StableDiffusionPipeline:
-    return pipeline()
-
-
-@pytest.fixture
-def adapter(pipe) -> Adapter:
-    return build(pipe).attach(pipe)
-
-
-def sample(pipe, prompt="a red fox", scale=7.5, seed=0, **more) -> Tensor:
-    """Return latents [B, ...], with one generator an image, so that an image depends on nothing beside it."""
-    count = (1 if isinstance(prompt, str) else len(prompt)) * more.get("num_images_per_prompt", 1)
-    call = dict(num_inference_steps=STEPS, output_type="latent", generator=generators(seed, count)) | more
-    return pipe(prompt, guidance_scale=scale, **call).images
-
-
-def generators(seed, count):
-    return [torch.Generator().manual_seed(seed + i) for i in range(count)]
 
 
 @contextmanager
@@ -63,21 +30,6 @@ def batches(unet) -> Iterator[list[int]]:
         yield sizes
     finally:
         handle.remove()
-
-
-def snapshot(pipe):
-    """Return what attaching must not change for good."""
-    unet = pipe.unet
-    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in unet.modules()]
-    needed = [p.requires_grad for p in unet.parameters()]
-    return type(pipe), inspect.signature(pipe.__call__), hooks, list(unet.state_dict()), needed, list(vars(pipe))
-
-
-def message_of(error, act) -> str:
-    with pytest.raises(error) as caught:
-        act()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_one_pass_a_step_and_no_doubled_batch(pipe, adapter):
@@ -200,123 +152,6 @@ def test_a_copied_adapter_is_attached_to_nothing(pipe, adapter):
     assert torch.equal(sample(second.attach(pipe)._attachment.pipe), adapted)
 
 
-def refused(pipe, adapter, act=None) -> str:
-    """Return why attaching is refused, after making sure that it changed nothing."""
-    before = snapshot(pipe)
-    message = message_of(ModelError, act or (lambda: adapter.attach(pipe)))
-    assert snapshot(pipe) == before
-    return message
-
-
-def test_a_second_adapter_is_refused(pipe, adapter):
-    assert "attached already; call detach() first" in refused(pipe, adapter)
-    second = build(pipeline())
-    assert "has another adapter attached; detach that one first" in refused(pipe, second)
-    assert "has another adapter attached" in message_of(ModelError, lambda: second.attach(pipe.unet))
-    other = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
-    assert "has another adapter attached" in refused(other, second)
-    assert not second.attached
-    adapter.detach()
-    second.attach(pipe)
-
-
-def test_a_compiled_denoiser_is_refused():
-    pipe = pipeline()
-    adapter, plain = build(pipe), pipe.unet
-    pipe.unet = torch.compile(plain, backend="eager")
-    assert "attach first, then torch.compile" in refused(pipe, adapter)
-    pipe.unet = plain
-    plain.mid_block = torch.compile(plain.mid_block, backend="eager")
-    assert "is compiled" in refused(pipe, adapter)
-    pipe = pipeline()
-    pipe.unet.compile(backend="eager")
-    assert "UNet2DConditionModel is compiled" in refused(pipe, adapter)
-    assert not adapter.attached
-
-
-def test_another_base_model_is_refused(pipe):
-    adapter = build(pipe)
-    adapter.trained = {"base": "me/tiny"}
-    wider = pipeline(attention_head_dim=2, block_out_channels=(16, 48))
-    message = refused(wider, adapter)
-    assert "for another base model" in message and "has widths" in message and "trained on me/tiny" in message
-    assert "has no layer" in refused(pipeline(mid_block_type=None), adapter)
-    assert "str has no denoiser" in message_of(ModelError, lambda: adapter.attach("a folder"))
-    adapter.attach(pipe)
-
-
-class Unguided(StableDiffusionPipeline):
-    def __call__(self, prompt, num_inference_steps=3):
-        return prompt
-
-
-class TwiceGuided(StableDiffusionPipeline):
-    def __call__(self, prompt, prior_guidance_scale=1.0, true_cfg_scale=1.0):
-        return prompt
-
-
-@pytest.mark.parametrize(
-    ("kind", "told"),
-    [(Unguided, "no guidance argument"), (TwiceGuided, "the guidance arguments prior_guidance_scale, true_cfg_scale")],
-)
-def test_a_pipeline_without_one_guidance_argument_is_refused(pipe, kind, told):
-    adapter = build(pipe)
-    pipe.__class__ = kind
-    assert told in refused(pipe, adapter)
-    assert not adapter.attached
-
-
-@pytest.mark.parametrize(
-    ("design", "patterns", "told"),
-    [
-        ("low_rank", ("to_x",), "match nothing in UNet2DConditionModel; for instance"),
-        ("low_rank", "(", "is no regular expression"),
-        ("low_rank", "attn1", "but this design adapts linear layers"),
-        ("offset", "to_q", "but this design adapts attention modules"),
-    ],
-)
-def test_targets_that_fit_nothing_are_refused(pipe, design, patterns, told):
-    assert told in message_of(ModelError, lambda: build(pipe, design=design, target_modules=patterns))
-
-
-@pytest.mark.parametrize("patterns", ["to_q", ("to_q", "to_k"), r".*attn2\.to_[qk]"])
-def test_targets_are_chosen_by_suffix_or_regex(pipe, patterns):
-    adapter = build(pipe, target_modules=patterns)
-    assert adapter.shapes and all(name.rpartition(".")[2] in ("to_q", "to_k") for name in adapter.shapes)
-
-
-@pytest.mark.parametrize(
-    ("scale", "told"),
-    [
-        (float("nan"), "give a finite number"),
-        (float("inf"), "give a finite number"),
-        ("7.5", "give a number, or one number per image"),
-        ([2.0, "x"], "give a number, or one number per image"),
-        (None, "give a number, or one number per image"),
-        ([], "give a finite number"),
-        ([2.0, 3.0, 4.0], "3 guidance scales for 2 images; give one, or one per image"),
-    ],
-)
-def test_a_bad_scale_is_refused_and_leaves_nothing_behind(pipe, adapter, scale, told):
-    before = sample(pipe)
-    assert told in message_of(InputError, lambda: sample(pipe, PROMPTS, scale))
-    assert adapter.guidance_scale is None
-    assert torch.equal(sample(pipe), before)
-
-
-def test_a_scale_below_one_is_refused_where_it_is_set(pipe, adapter):
-    with pytest.raises(InputError, match=r"guidance_scale is 0\.5; give at least 1"):
-        adapter.guidance_scale = 0.5
-
-
-def test_a_bare_denoiser_needs_a_scale(pipe):
-    adapter, recorder = build(pipe), Recorder(pipe, PROMPTS, TrajectoryConfig(sampling_steps=2, keep=1))
-    inputs = inputs_of(recorder.states([0]))
-    adapter.attach(pipe.unet)
-    told = message_of(InputError, lambda: predict(pipe.unet, inputs, recorder.static))
-    assert "set adapter.guidance_scale, or call the pipeline" in told
-
-
 def test_scales_outside_the_trained_range_warn(pipe, adapter):
     adapter.trained = {"scale_min": 1.5, "scale_max": 9.0}
     for scale in (1.0, 1.5, 9.0):
@@ -374,14 +209,3 @@ def test_gradient_checkpointing_gives_the_same_gradients(pipe):
     unet.enable_gradient_checkpointing()
     for a, b in zip(gradients(), plain, strict=True):
         torch.testing.assert_close(a, b)
-
-
-class Model(nn.Module):
-    def forward(self, x):
-        return x
-
-
-def test_a_model_without_attention_is_refused(pipe):
-    spec = build(pipe).spec
-    told = message_of(ModelError, lambda: Adapter.build(Model(), spec))
-    assert "Model has no attention blocks to adapt; name layers with target_modules" in told

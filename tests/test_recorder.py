@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from zoo import pipeline
+from zoo import message_of, pipeline
 
 from guidefold.config import TrajectoryConfig
 from guidefold.denoiser import predict
@@ -49,13 +49,6 @@ def whole(pipe, tmp_path_factory) -> Store:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def message_of(error, act) -> str:
-    with pytest.raises(error) as caught:
-        act()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import string
 
+import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -168,3 +169,11 @@ def shake(module: nn.Module, seed: int = 1) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+
+def message_of(error, act) -> str:
+    """Return the one line that an error tells."""
+    with pytest.raises(error) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

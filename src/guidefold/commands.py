@@ -70,7 +70,7 @@ def record(
         show_cost(recording_cost(Recorder(pipe, prompts, trajectory)))
         return
     store = run.record(pipe, prompts, output, trajectory)
-    print(f"{trajectory.trajectories} trajectories in {store.folder}")
+    ui.say(f"{trajectory.trajectories} trajectories in {store.folder}")
 
 
 def train(
@@ -127,11 +127,11 @@ def distill(
 
 def say_trained(adapter: Adapter | AdapterGroup, output: Path) -> None:
     if isinstance(adapter, AdapterGroup):
-        print(f"the best adapters, of {', '.join(adapter.adapters)}, are in {output / 'best'}")
+        ui.say(f"the best adapters, of {', '.join(adapter.adapters)}, are in {output / 'best'}")
         return
     recovered = adapter.trained.get("recovered")
     figure = "" if recovered is None else f", which recovers {recovered:.1%} of guidance on held-out conditions"
-    print(f"the best adapter is in {output / 'best'}{figure}")
+    ui.say(f"the best adapter is in {output / 'best'}{figure}")
 
 
 def show_cost(cost: Cost) -> None:

@@ -11,12 +11,13 @@ from guidefold.demo import bundle
 from guidefold.errors import InputError, ModelError
 from guidefold.evaluation.judge import Judge, inception
 from guidefold.hush import hushed
+from guidefold.processes import own_gpu
 
 
 def best_device(device: str | None) -> str:
     """Return the device asked for, or the best there is. Raises InputError for one that is not there."""
     if device is None:
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return own_gpu() if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

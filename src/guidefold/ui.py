@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from guidefold.processes import place
+
 PLAIN_INTERVAL = 30.0  # seconds between lines in a log
 PLAIN_WIDTH = 10_000  # a table in a file or pipe is never folded
 
@@ -59,7 +61,7 @@ class PlainBar:
 @contextmanager
 def progress(description: str, total: int, completed: int = 0, *, console: Console | None = None) -> Iterator[Bar]:
     """Show how far a piece of work is: `with progress("Training", steps) as bar: bar.advance(text="loss 0.1")`."""
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, quiet=place()[0] > 0)  # the first of several processes speaks for all
     if console.is_terminal or console.is_jupyter:
         with live(console) as bars:
             yield TerminalBar(bars, bars.add_task(description, total=total, completed=completed, text=""))
@@ -84,6 +86,12 @@ def live(console: Console) -> Progress:
 def plain(console: Console, line: str) -> None:
     """Print a line as it is: no markup, colours or folding."""
     console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """Print a line on stdout, once for all processes."""
+    if place()[0] == 0:
+        print(line)
 
 
 def error_line(error: object) -> None:

@@ -1,5 +1,6 @@
 """The training loop: resumable by statelessness, since data order and learning rate are pure functions of the step."""
 
+import itertools
 import json
 import math
 import signal
@@ -178,11 +179,13 @@ class Loop:
     def validate(self) -> dict[str, float]:
         """Measure guidance recovered on held-out conditions with averaged weights, and keep the best of them."""
         missed = whole = 0.0
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
         with self.average.applied(self.adapter):
-            for states in self.source.validation():
+            for states in itertools.islice(self.source.validation(), rank, None, world):
                 on_device = {name: value.to(self.accelerator.device) for name, value in states.items()}
                 student, bare = energies(self.student, on_device)
                 missed, whole = missed + float(student.sum()), whole + float(bare.sum())
+            missed, whole = self.mean(missed), self.mean(whole)
             if not whole:
                 return {}
             recovered = 1 - missed / whole

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from guidefold.distillation.loop import Loop, frozen
 from guidefold.distillation.states import OnlineStates, RecordedStates, Source
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, SeveralDenoisersError, TrainingError
+from guidefold.processes import place
 from guidefold.trajectories.conditions import read_conditions
 from guidefold.trajectories.recorder import Recorder, fingerprint
 from guidefold.trajectories.store import Store
@@ -37,18 +39,22 @@ def record(
 ) -> Store:
     """Record guided trajectories of a pipeline into a store; an interrupted recording goes on where it stopped.
 
-    `arguments` go to the pipeline's call, such as `height=512`. Raises InputError, ModelError or StoreError.
+    Several processes, as `torchrun` starts them, share the work, and each returns when all of it is done. `arguments`
+    go to the pipeline's call, such as `height=512`. Raises InputError, ModelError or StoreError.
     """
     config = config or TrajectoryConfig()
     recorder = Recorder(pipe, as_conditions(conditions), config, **arguments)
     store = Store.create(output, header=recorder.header())
-    missing = store.missing_shards()
+    rank, world = place()
+    missing = [number for number in store.missing_shards() if number % world == rank]
     done = config.trajectories - sum(len(store.shard_trajectories(number)) for number in missing)
     with progress("Recording", config.trajectories, done) as bar:
         for number in missing:
             trajectories = store.shard_trajectories(number)
             store.write_shard(number, recorder.shard(trajectories))
             bar.advance(len(trajectories))
+        while world > 1 and not store.complete:
+            time.sleep(1)
     return store
 
 

@@ -1,0 +1,41 @@
+"""What tests of pipelines share: an adapter that does something, sampling, and what attaching must not change."""
+
+import inspect
+
+import torch
+from torch import Tensor
+from zoo import shake
+
+from guidefold.adapters import Adapter
+from guidefold.config import AdapterConfig, TrajectoryConfig
+from guidefold.trajectories.recorder import Recorder
+
+PROMPTS = ["a red fox", "a blue cat"]
+STEPS = 3
+
+
+def build(pipe, *, design="low_rank", **settings) -> Adapter:
+    """Return an adapter for a pipeline that does something."""
+    spec = Recorder(pipe, PROMPTS, TrajectoryConfig()).spec
+    adapter = Adapter.build(pipe.unet, spec, AdapterConfig(design=design, rank=2, width=8, **settings))
+    shake(adapter)
+    return adapter
+
+
+def sample(pipe, prompt="a red fox", scale=7.5, seed=0, **more) -> Tensor:
+    """Return latents [B, ...], with one generator an image, so that an image depends on nothing beside it."""
+    count = (1 if isinstance(prompt, str) else len(prompt)) * more.get("num_images_per_prompt", 1)
+    call = dict(num_inference_steps=STEPS, output_type="latent", generator=generators(seed, count)) | more
+    return pipe(prompt, guidance_scale=scale, **call).images
+
+
+def generators(seed, count):
+    return [torch.Generator().manual_seed(seed + i) for i in range(count)]
+
+
+def snapshot(pipe):
+    """Return what attaching must not change for good."""
+    unet = pipe.unet
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in unet.modules()]
+    needed = [p.requires_grad for p in unet.parameters()]
+    return type(pipe), inspect.signature(pipe.__call__), hooks, list(unet.state_dict()), needed, list(vars(pipe))
