@@ -97,7 +97,8 @@ def test_targets_that_fit_nothing_are_refused(pipe, design, patterns, told):
 @pytest.mark.parametrize("patterns", ["to_q", ("to_q", "to_k"), r".*attn2\.to_[qk]"])
 def test_targets_are_chosen_by_suffix_or_regex(pipe, patterns):
     adapter = build(pipe, target_modules=patterns)
-    assert adapter.shapes and all(name.rpartition(".")[2] in ("to_q", "to_k") for name in adapter.shapes)
+    *chosen, output = adapter.shapes
+    assert chosen and all(name.rpartition(".")[2] in ("to_q", "to_k") for name in chosen) and output == "conv_out"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from guidefold.adapters.conditions import NEGATIVE, ConditionEncoder, ConditionSpec, conditions_of
 from guidefold.adapters.hooks import Attachment, Target, follow, fusions, is_compiled, look_for_hooks
-from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer, layer_for
+from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer, LowRank, layer_for
 from guidefold.adapters.readers import find_readers, negative_tokens, read_negative
 from guidefold.adapters.scales import Scale, as_scales
 from guidefold.adapters.targets import find_targets, is_attention, shape_of, unwrapped
@@ -32,9 +32,12 @@ class Adapter(nn.Module):
         self.trained: dict[str, Any] = {}
         design = DESIGNS[config.design]
         self.encoder = ConditionEncoder(spec, config.width)
-        self.layers = nn.ModuleList(layer_for(design, shape, config.rank) for shape in shapes.values())
+        self.layers = nn.ModuleList(
+            layer_for(LowRank if name == spec.output else design, shape, self.rank_of(name))
+            for name, shape in shapes.items()
+        )
         # the modulations of all targets in one product, so that a target pays for its own tokens only
-        self.heads = nn.Linear(config.width, design.modulation(config.rank) * len(shapes))
+        self.heads = nn.Linear(config.width, sum(self.modulations.values()))
         if config.design != "offset":
             nn.init.zeros_(self.heads.weight)
             nn.init.zeros_(self.heads.bias)
@@ -52,7 +55,21 @@ class Adapter(nn.Module):
         linears = DESIGNS[config.design].on_linears
         targets = find_targets(denoiser, linears=linears, target_modules=config.target_modules)
         targets |= find_readers(denoiser, spec) if linears else {}
+        if spec.output is not None:
+            targets.pop(spec.output, None)
+            targets[spec.output] = denoiser.get_submodule(spec.output)  # the last
         return cls(config, spec, {name: shape_of(module) for name, module in targets.items()})
+
+    def rank_of(self, name: str) -> int:
+        """Return a target's inner width: whatever the rank, the prediction can change in every direction."""
+        return max(self.config.rank, min(self.shapes[name][:2])) if name == self.spec.output else self.config.rank
+
+    @property
+    def modulations(self) -> dict[str, int]:
+        """How many numbers each target wants from the condition encoder."""
+        design = DESIGNS[self.config.design]
+        kinds = {name: LowRank if name == self.spec.output else design for name in self.shapes}
+        return {name: kind.modulation(self.rank_of(name)) for name, kind in kinds.items()}
 
     @property
     def attached(self) -> bool:
@@ -205,14 +222,26 @@ class Adapter(nn.Module):
             raise InputError(f"{scale.shape[0]} guidance scales for {rows} images; give one, or one per image")
         scale = scale.repeat_interleave(rows // scale.shape[0], dim=0)
         conditions = conditions_of(call) | self._negatives(rows)
-        attachment.strength = (scale.reshape(rows, -1)[:, : self.spec.anchors] - 1).sum(1, keepdim=True)
-        modulations = self.heads(self.encoder(scale, conditions)).unflatten(1, (len(self.shapes), -1))
-        prepared = DESIGNS[self.config.design].prepare(modulations, attachment.strength[:, None])
-        parts = prepared.to(latents.dtype).unbind(1)
+        strength = (scale.reshape(rows, -1)[:, : self.spec.anchors] - 1).sum(1, keepdim=True)
+        parts = self._modulated(self.encoder(scale, conditions), strength, latents.dtype)
         for target, part in zip(attachment.targets, parts, strict=True):
             target.modulation = part
+        attachment.strength = self._inner(strength)
         attachment.tokens = self._memory_of(conditions, parts[0])
         attachment.negative = negative_tokens(conditions)
+
+    def _inner(self, strength: Tensor) -> Tensor:
+        """Return the strength [B, 1] of the layers before the one that makes the prediction; see `layers`."""
+        return strength if self.spec.output is None else strength.tanh()
+
+    def _modulated(self, code: Tensor, strength: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """Return what every target's layer is given of the conditions' code [B, W] and the strength [B, 1]."""
+        numbers, design = self.heads(code), DESIGNS[self.config.design]
+        last = self.modulations.get(self.spec.output or "", 0)
+        inner, outer = numbers.split([numbers.shape[1] - last, last], dim=1)
+        alike = inner.unflatten(1, (-1, design.modulation(self.config.rank)))
+        parts = design.prepare(alike, self._inner(strength)[:, None]).to(dtype).unbind(1)
+        return [*parts, LowRank.prepare(outer, strength).to(dtype)] if last else [*parts]
 
     def _negatives(self, rows: int) -> dict[str, Tensor]:
         """Return the negative prompt's conditions with a row per image."""

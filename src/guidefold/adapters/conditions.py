@@ -7,7 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from guidefold.denoiser import Call
+from guidefold.adapters.targets import find_output
+from guidefold.denoiser import Call, arguments_of
 from guidefold.errors import ModelError
 
 SCALE_FEATURES = 16
@@ -34,6 +35,7 @@ class ConditionSpec:
     anchors: int = 1  # how many of the dials, the first ones, turn guidance off together
     guider: bool = False
     denoiser: str | None = None  # the pipeline's component, where it has several
+    output: str | None = None  # the layer that makes the prediction; see `targets.find_output`
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dials", tuple((str(name), float(off)) for name, off in self.dials))
@@ -50,7 +52,7 @@ class ConditionSpec:
 
     @classmethod
     def observe(cls, denoiser: nn.Module, call: Call, /, *, negative: bool = False, **more: Any) -> Self:
-        """Read the conditions off a call at the first, noisiest step."""
+        """Read the conditions off a call at the first, noisiest step, which is run once more."""
         tokens, vectors, labels = {}, {}, {}
         for name, value in conditions_of(call).items():
             if name in (call.latents, call.timestep) or "mask" in name:
@@ -69,6 +71,7 @@ class ConditionSpec:
         times = call.tensors[call.timestep].float()
         largest = 1000.0 if times.device.type == "meta" else float(times.max())
         scale = 1.0 if largest > 1 else 1000.0
+        more |= {"output": find_output(denoiser, arguments_of(call.tensors, call.static))}
         return cls(
             tokens=tokens, vectors=vectors, labels=labels, timestep=call.timestep, timestep_scale=scale, **more
         )  # fmt: skip

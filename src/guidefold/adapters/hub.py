@@ -1,5 +1,6 @@
 """Adapters on disk and on the Hub: config.json, model.safetensors and a README.md; never a pickle."""
 
+import itertools
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +11,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import nn
 
 from guidefold.adapters.adapter import Adapter
 from guidefold.adapters.conditions import ConditionSpec
@@ -162,27 +163,41 @@ def from_pretrained(source: str | Path) -> Adapter:
     return adapter.eval()
 
 
+@torch.no_grad()
 def start_from(adapter: Adapter, source: str | Path) -> None:
-    """Give an adapter the weights of a saved one; conditions and readers that are new to it start without effect.
+    """Give an adapter the weights of a saved one; conditions and targets that are new to it start without effect.
 
     Raises InputError or ModelError, and ModelError where the saved one is of another shape.
     """
     other = from_pretrained(source)
-    ours = adapter.state_dict()
-    theirs = {name: grown(name, value, ours) for name, value in other.state_dict().items()}
+    states = (one.state_dict() for one in (adapter, other))
+    ours, theirs = ({key: value for key, value in one.items() if not of_targets(key)} for one in states)
     unlike = [name for name, value in theirs.items() if name not in ours or ours[name].shape != value.shape]
-    first = list(adapter.shapes.items())[: len(other.shapes)]
-    if unlike or first != list(other.shapes.items()):
-        what = unlike[0] if unlike else "its targets"
+    unlike += [name for name, shape in other.shapes.items() if adapter.shapes.get(name) != shape]
+    alike = adapter.config.design == other.config.design and adapter.spec.output == other.spec.output
+    if unlike or not alike or adapter.config.rank != other.config.rank:
+        what = unlike[0] if unlike else "design, rank or output layer"
         raise ModelError(f"cannot start from {source}: it differs in {what}; give the same design, rank and targets")
     new = {name: torch.zeros_like(value) for name, value in ours.items() if name not in theirs and is_last(name)}
-    adapter.load_state_dict({**ours, **new, **theirs})
+    adapter.load_state_dict(new | theirs, strict=False)
+    nn.init.zeros_(adapter.heads.weight)
+    mine, known = places(adapter), places(other)
+    for name, (number, rows) in known.items():
+        adapter.layers[mine[name][0]].load_state_dict(other.layers[number].state_dict())
+        adapter.heads.weight[mine[name][1]] = other.heads.weight[rows]
+        adapter.heads.bias[mine[name][1]] = other.heads.bias[rows]
 
 
-def grown(name: str, value: Tensor, ours: dict[str, Tensor]) -> Tensor:
-    """Return the modulations' weights with rows of zeros for targets that come after those of a saved adapter."""
-    missing = len(ours[name]) - len(value) if name.startswith("heads.") else 0
-    return torch.cat([value, value.new_zeros(missing, *value.shape[1:])]) if missing > 0 else value
+def of_targets(key: str) -> bool:
+    """Tell whether a weight is one target's own, or has rows for all targets."""
+    return key.startswith(("layers.", "heads."))
+
+
+def places(adapter: Adapter) -> dict[str, tuple[int, slice]]:
+    """Return the number of each target and its rows of the modulations."""
+    ends = list(itertools.accumulate(adapter.modulations.values()))
+    starts = [0, *ends][:-1]
+    return {name: (n, slice(starts[n], ends[n])) for n, name in enumerate(adapter.shapes)}
 
 
 def is_last(name: str) -> bool:

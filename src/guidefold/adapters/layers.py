@@ -1,10 +1,14 @@
-"""The four designs: each changes the output of one target by a residual that is anchored at `guidance_scale - 1`.
+"""The four designs: each changes the output of one target by a residual that is anchored at guidance scale 1.
 
-Every layer is called as `layer(inputs, output, modulation, strength, tokens)` and returns the changed output:
-`inputs` [B', ..., D_in] and `output` [B', ..., D_out] are the target's own (channels second for a convolution),
-`modulation` [B, M] comes from the shared condition encoder through `prepare`, `strength` [B, 1] is
-`guidance_scale - 1`. B' is a multiple of B where a target sees frames or pixels as its batch. At strength 0 the output
-is returned unchanged, bit for bit; so it is at initialisation.
+Every layer is called as `layer(inputs, output, modulation, strength, tokens)` and returns the changed output: `inputs`
+[B', ..., D_in] and `output` [B', ..., D_out] are the target's own (channels second for a convolution), `modulation` [B,
+M] comes from the shared condition encoder through `prepare`, `strength` [B, 1] is u below. B' is a multiple of B where
+a target sees frames or pixels as its batch. At strength 0 the output is returned unchanged, bit for bit; so it is at
+initialisation.
+
+Guidance adds (s - 1) times a difference that hardly depends on s itself. So the layer that makes the prediction has
+strength u = s - 1, and those before it, which compute the difference, u = tanh(s - 1): with s - 1 everywhere they would
+have to compute it anew for every scale, through nonlinearities that a strength of 7 overdrives.
 """
 
 from typing import ClassVar
@@ -66,7 +70,7 @@ class Layer(nn.Module):
 
 
 class LowRank(Layer):
-    """A modulated low-rank update of a linear layer: y + (s - 1) B (g(conditions) * A x)."""
+    """A modulated low-rank update of a linear layer: y + u B (g(conditions) * A x)."""
 
     on_linears = True
 
@@ -101,7 +105,7 @@ class LowRankConv(Layer):
 
 
 class Bottleneck(Layer):
-    """A bottleneck whose hidden layer is scaled and shifted by the conditions: y + (s - 1) B gelu(g * A x + h)."""
+    """A bottleneck whose hidden layer is scaled and shifted by the conditions: y + u B gelu(g * A x + h)."""
 
     def __init__(self, d_in: int, d_out: int, rank: int) -> None:
         super().__init__(d_in, d_out, rank)

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
+import torch
 from torch import nn
 
+from guidefold.denoiser import prediction_of
 from guidefold.errors import ModelError
 
 # what `fuse_qkv_projections` makes of layers, which stay where they are but are no longer called
@@ -94,6 +97,32 @@ def is_fused(denoiser: nn.Module, name: str) -> bool:
     parent, _, leaf = name.rpartition(".")
     modules = dict(denoiser.get_submodule(parent).named_children())
     return leaf in FUSED and modules.keys() >= set(FUSED[leaf])
+
+
+@torch.no_grad()
+def find_output(denoiser: nn.Module, arguments: dict[str, Any]) -> str | None:
+    """Return the layer that makes the prediction: the last one to be called, if it puts out as many numbers.
+
+    None for a denoiser whose prediction some other kind of module makes, or that cannot be run by itself.
+    """
+    denoiser = getattr(denoiser, "_orig_mod", denoiser)
+    called: list[tuple[str, int]] = []
+
+    def note(name: str) -> Any:
+        return lambda module, args, output: called.append((name, output.numel()))
+
+    layers = [(name, module) for name, module in denoiser.named_modules() if is_layer(module)]
+    handles = [module.register_forward_hook(note(name)) for name, module in layers]
+    try:
+        prediction = prediction_of(denoiser(**arguments))
+    except Exception:  # what a pipeline sets up around its denoiser may be missing, such as a cache's context
+        return None
+    finally:
+        for handle in handles:
+            handle.remove()
+    name, numbers = called[-1] if called else ("", 0)
+    wanted = sum(map(torch.numel, prediction)) if isinstance(prediction, (list, tuple)) else prediction.numel()
+    return name if numbers >= wanted else None
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
