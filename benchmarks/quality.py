@@ -1,7 +1,11 @@
-"""All designs and both sources at equal budget and equal size, and recorded trajectories against noised data.
+"""All designs and both sources at equal budget and equal size, and what else decides how much is learnt.
 
     python benchmarks/quality.py designs
     python benchmarks/quality.py data
+    python benchmarks/quality.py output
+
+`data`: recorded trajectories against noised data. `output`: the layer that makes the prediction adapted in proportion
+to guidance_scale - 1 and those before it by its tanh, against guidance_scale - 1 at the layers before it alone.
 
 Every adapter is trained with the same steps, batches and seeds; the ranks are chosen so that all designs have the same
 number of parameters. The figure is guidance recovered on held-out prompts, per prediction, on the teacher's states and
@@ -13,6 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +46,7 @@ JUDGED = 12
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("designs", "data"))
+    parser.add_argument("what", choices=("designs", "data", "output"))
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--trajectories", type=int, default=128)
@@ -53,7 +58,7 @@ def main() -> None:
     pipe = bundle.load_teacher()
     trajectory = TrajectoryConfig(trajectories=options.trajectories, keep=10)
     store = record(pipe, bundle.prompts(), work / "store", trajectory)
-    rows = (designs if options.what == "designs" else data)(pipe, store, trajectory, options)
+    rows = {"designs": designs, "data": data, "output": output}[options.what](pipe, store, trajectory, options)
     budget = {
         "steps": options.steps,
         "batch_size": options.batch_size,
@@ -76,9 +81,9 @@ def equal_rank(pipe: Any, spec: ConditionSpec, design: str, parameters: int) -> 
     """Return the rank at which a design comes nearest to a number of parameters."""
     counts = {
         rank: Adapter.build(pipe.unet, spec, AdapterConfig(design=design, rank=rank)).parameter_count()
-        for rank in (1, 2)
+        for rank in (8, 9)
     }
-    return max(1, round((parameters - counts[1]) / (counts[2] - counts[1])) + 1)
+    return max(1, round((parameters - counts[8]) / (counts[9] - counts[8])) + 8)
 
 
 def designs(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) -> list[dict[str, Any]]:
@@ -151,6 +156,18 @@ def data(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) ->
         recorded = RecordedStates(store, config)
         source = recorded if name == "trajectories" else NoisedData(pipe, recorded, seed=5)
         rows.append({"data": name, **trained(pipe, source, AdapterConfig(rank=options.rank), config)})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def output(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) -> list[dict[str, Any]]:
+    """Train the default design with and without the layer that makes the prediction."""
+    config, rows = settings(options, "recorded"), []
+    for name in ("adapted", "not adapted"):
+        source = RecordedStates(store, config)
+        if name == "not adapted":
+            source.spec = replace(source.spec, output=None)
+        rows.append({"output": name, **trained(pipe, source, AdapterConfig(rank=options.rank), config)})
         print(rows[-1], flush=True)
     return rows
 

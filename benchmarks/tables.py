@@ -158,6 +158,20 @@ def data(entry: dict[str, Any]) -> str:
     return f"Equal budget ({budget}). {made(entry)}\n\n{table(columns, rows)}\n\n{CAVEAT}"
 
 
+def output(entry: dict[str, Any]) -> str:
+    """Return the table of adapters with and without the layer that makes the prediction."""
+    results = entry["results"]
+    rows = [
+        (row["output"], *(f"{share:.1%}" for share in row["recovered_by_scale"].values()), f"{row['recovered']:.1%}")
+        for row in results["rows"]
+    ]
+    scales = results["rows"][0]["recovered_by_scale"]
+    columns = ("the layer that makes the prediction", *(f"at {float(scale):g}" for scale in scales), "recovered")
+    budget = ", ".join(f"{name} {value}" for name, value in results["budget"].items())
+    text = "Adapted, it has strength s - 1 and those before it tanh(s - 1); else they have s - 1. "
+    return f"{text}Equal budget ({budget}). {made(entry)}\n\n{table(columns, rows)}"
+
+
 def speed(entry: dict[str, Any]) -> str:
     rows = [
         (
@@ -216,7 +230,15 @@ def negative(entry: dict[str, Any]) -> str:
         ),
     }  # fmt: skip
     rows = [(name, *(f"{one[key] / far:.2f}" for key in keys)) for name, keys in names.items()]
-    columns = ("distance of final latents", "to the teacher with it", "to the teacher without")
+    rows = [
+        (*row, f"{one[key]:.0%}") for row, key in zip(rows, ("nearer_student", "nearer_untold_student"), strict=True)
+    ]
+    columns = (
+        "distance of final latents",
+        "to the teacher with it",
+        "to the teacher without",
+        "images nearer to the first",
+    )
     text += "\n\nAt scale 4, mean squared, as a multiple of the distance between the two teachers:\n\n"
     told, plain = (one[key] for key in names["the student told the negative prompt"])
     nearer = "nearer to the teacher with it" if told < plain else "still nearer to the teacher without it"
@@ -243,6 +265,7 @@ SECTIONS = {
     "negative": ("Negative prompts", negative),
     "pag": ("Three passes folded into one", pag),
     "designs": ("Designs and sources", designs),
+    "output": ("Strengths of the layers", output),
     "data": ("Recorded trajectories against noised data", data),
     "speed-cpu-float32": ("Time of one sampling step", speed),
     "speed-cpu-float32-bundled": ("Time of one sampling step with the bundled adapter", speed),
