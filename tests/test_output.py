@@ -15,12 +15,12 @@ from guidefold.denoiser import read_call
 OUTPUTS = {"sd": "conv_out", "dit": "proj_out_2", "pixart": "proj_out", "sd3": "proj_out", "wan": "proj_out"}
 
 
-def build(name, design="low_rank"):
+def build(name, design="low_rank", **more):
     """Return a denoiser, a call, and an adapter whose gates are all 1."""
     denoiser, call = make(name)
     spec = ConditionSpec.observe(denoiser, read_call(denoiser, (), call))
     torch.manual_seed(0)
-    adapter = Adapter.build(denoiser, spec, AdapterConfig(design=design, rank=2, width=8))
+    adapter = Adapter.build(denoiser, spec, AdapterConfig(design=design, rank=2, width=8, **more))
     shake(adapter)
     with torch.no_grad():
         adapter.heads.weight.zero_()
@@ -77,6 +77,14 @@ def test_it_can_change_the_prediction_in_every_direction():
     _, _, adapter = build("dit")
     layer = adapter.layers[-1]
     assert adapter.config.rank == 2 and layer.up.shape == (32, 16) and layer.down.shape == (16, 16)
+
+
+@torch.no_grad()
+def test_it_can_be_all_that_is_adapted():
+    denoiser, call, adapter = build("sd", target_modules=("conv_out",))
+    assert list(adapter.shapes) == ["conv_out"]
+    adapter.attach(denoiser)
+    assert changes(denoiser, call, adapter, (2.0,))[0].any()
 
 
 class Spread(nn.Module):

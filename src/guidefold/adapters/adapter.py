@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from guidefold.adapters.conditions import NEGATIVE, ConditionEncoder, ConditionSpec, conditions_of
+from guidefold.adapters.heads import Heads, make_layers
 from guidefold.adapters.hooks import Attachment, Target, follow, fusions, is_compiled, look_for_hooks
-from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer, LowRank, layer_for
+from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer
 from guidefold.adapters.readers import find_readers, negative_tokens, read_negative
 from guidefold.adapters.scales import Scale, as_scales
 from guidefold.adapters.targets import find_targets, is_attention, shape_of, unwrapped
@@ -30,18 +31,10 @@ class Adapter(nn.Module):
         super().__init__()
         self.config, self.spec, self.shapes = config, spec, shapes
         self.trained: dict[str, Any] = {}
-        design = DESIGNS[config.design]
         self.encoder = ConditionEncoder(spec, config.width)
-        self.layers = nn.ModuleList(
-            layer_for(LowRank if name == spec.output else design, shape, self.rank_of(name))
-            for name, shape in shapes.items()
-        )
-        # the modulations of all targets in one product, so that a target pays for its own tokens only
-        self.heads = nn.Linear(config.width, sum(self.modulations.values()))
-        if config.design != "offset":
-            nn.init.zeros_(self.heads.weight)
-            nn.init.zeros_(self.heads.bias)
-        memory = sum(spec.tokens.values()) if design is CrossAttention else 0
+        self.layers = make_layers(config, shapes, spec.output)
+        self.heads = Heads(config, shapes, spec.output)
+        memory = sum(spec.tokens.values()) if DESIGNS[config.design] is CrossAttention else 0
         self.memory = nn.Linear(max(spec.tokens.values(), default=0), 2 * config.rank) if memory else None
         self.enabled = True
         self._scale: Tensor | None = None
@@ -59,17 +52,6 @@ class Adapter(nn.Module):
             targets.pop(spec.output, None)
             targets[spec.output] = denoiser.get_submodule(spec.output)  # the last
         return cls(config, spec, {name: shape_of(module) for name, module in targets.items()})
-
-    def rank_of(self, name: str) -> int:
-        """Return a target's inner width: whatever the rank, the prediction can change in every direction."""
-        return max(self.config.rank, min(self.shapes[name][:2])) if name == self.spec.output else self.config.rank
-
-    @property
-    def modulations(self) -> dict[str, int]:
-        """How many numbers each target wants from the condition encoder."""
-        design = DESIGNS[self.config.design]
-        kinds = {name: LowRank if name == self.spec.output else design for name in self.shapes}
-        return {name: kind.modulation(self.rank_of(name)) for name, kind in kinds.items()}
 
     @property
     def attached(self) -> bool:
@@ -223,25 +205,12 @@ class Adapter(nn.Module):
         scale = scale.repeat_interleave(rows // scale.shape[0], dim=0)
         conditions = conditions_of(call) | self._negatives(rows)
         strength = (scale.reshape(rows, -1)[:, : self.spec.anchors] - 1).sum(1, keepdim=True)
-        parts = self._modulated(self.encoder(scale, conditions), strength, latents.dtype)
+        parts = self.heads.parts(self.encoder(scale, conditions), strength, latents.dtype)
         for target, part in zip(attachment.targets, parts, strict=True):
             target.modulation = part
-        attachment.strength = self._inner(strength)
+        attachment.strength = self.heads.inner(strength)
         attachment.tokens = self._memory_of(conditions, parts[0])
         attachment.negative = negative_tokens(conditions)
-
-    def _inner(self, strength: Tensor) -> Tensor:
-        """Return the strength [B, 1] of the layers before the one that makes the prediction; see `layers`."""
-        return strength if self.spec.output is None else strength.tanh()
-
-    def _modulated(self, code: Tensor, strength: Tensor, dtype: torch.dtype) -> list[Tensor]:
-        """Return what every target's layer is given of the conditions' code [B, W] and the strength [B, 1]."""
-        numbers, design = self.heads(code), DESIGNS[self.config.design]
-        last = self.modulations.get(self.spec.output or "", 0)
-        inner, outer = numbers.split([numbers.shape[1] - last, last], dim=1)
-        alike = inner.unflatten(1, (-1, design.modulation(self.config.rank)))
-        parts = design.prepare(alike, self._inner(strength)[:, None]).to(dtype).unbind(1)
-        return [*parts, LowRank.prepare(outer, strength).to(dtype)] if last else [*parts]
 
     def _negatives(self, rows: int) -> dict[str, Tensor]:
         """Return the negative prompt's conditions with a row per image."""

@@ -1,6 +1,5 @@
 """Adapters on disk and on the Hub: config.json, model.safetensors and a README.md; never a pickle."""
 
-import itertools
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -181,23 +180,16 @@ def start_from(adapter: Adapter, source: str | Path) -> None:
     new = {name: torch.zeros_like(value) for name, value in ours.items() if name not in theirs and is_last(name)}
     adapter.load_state_dict(new | theirs, strict=False)
     nn.init.zeros_(adapter.heads.weight)
-    mine, known = places(adapter), places(other)
-    for name, (number, rows) in known.items():
-        adapter.layers[mine[name][0]].load_state_dict(other.layers[number].state_dict())
-        adapter.heads.weight[mine[name][1]] = other.heads.weight[rows]
-        adapter.heads.bias[mine[name][1]] = other.heads.bias[rows]
+    layers, places = dict(zip(adapter.shapes, adapter.layers, strict=True)), adapter.heads.rows()
+    for (name, rows), layer in zip(other.heads.rows().items(), other.layers, strict=True):
+        layers[name].load_state_dict(layer.state_dict())
+        adapter.heads.weight[places[name]] = other.heads.weight[rows]
+        adapter.heads.bias[places[name]] = other.heads.bias[rows]
 
 
 def of_targets(key: str) -> bool:
     """Tell whether a weight is one target's own, or has rows for all targets."""
     return key.startswith(("layers.", "heads."))
-
-
-def places(adapter: Adapter) -> dict[str, tuple[int, slice]]:
-    """Return the number of each target and its rows of the modulations."""
-    ends = list(itertools.accumulate(adapter.modulations.values()))
-    starts = [0, *ends][:-1]
-    return {name: (n, slice(starts[n], ends[n])) for n, name in enumerate(adapter.shapes)}
 
 
 def is_last(name: str) -> bool:
