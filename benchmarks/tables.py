@@ -25,7 +25,7 @@ COST = (
     "times a bare one; with the default adapter, {default:.2f}."
 )
 EARLIER = (
-    "Three passes, designs, noised data and times are of earlier commits, before the layer that makes the prediction "
+    "Three passes, designs, noised data and the default adapter's times are of commits before the prediction's layer "
     "was adapted: what they say of how much is recovered compares like with like, and is lower than it is now."
 )
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
