@@ -1,16 +1,16 @@
-"""Write docs/benchmarks.md and the README's table from the JSON under benchmarks/results: no figure is typed by hand.
+"""Write docs/benchmarks.md and the README's table from the JSON under benchmarks/results.
+
+No figure is typed by hand but the time that the bundled adapter was trained for.
 
 python benchmarks/tables.py
 """
 
-import json
-import re
 import textwrap
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from pages import budget_of, interval, interval_of, kept, load, made, table
+
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 README = Path(__file__).parents[1] / "README.md"
 CAVEAT = (
@@ -29,29 +29,6 @@ EARLIER = (
     "was adapted: what they say of how much is recovered compares like with like, and is lower than it is now."
 )
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
-
-
-def load(name: str) -> dict[str, Any] | None:
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
-
-
-def interval(value: dict[str, float] | None, form: str = ".3f") -> str:
-    if value is None:
-        return ""
-    return f"{value['value']:{form}} ({value['low']:{form}} to {value['high']:{form}})"
-
-
-def made(entry: dict[str, Any]) -> str:
-    how = entry["made"]
-    code = f"commit {how['commit'][:9]}{' with uncommitted changes' if how['dirty'] else ''}"
-    command = re.sub(r" --work \S+", "", how["command"])  # only where files are kept
-    return f"`{command}`, {code}, {how['cpu']}, {how['threads']} threads, torch {how['torch']}."
 
 
 def teacher(entry: dict[str, Any]) -> str:
@@ -113,19 +90,6 @@ def adapter(entry: dict[str, Any]) -> str:
         + "\n\n"
         + gains(results)
     )
-
-
-def kept(results: dict[str, Any]) -> dict[float, tuple[float, float | None]]:
-    """Return, for every scale, CFG's gain in CLIP score and the share of it that the adapter keeps."""
-    scales: dict[float, dict[str, float]] = {}
-    for row in results["rows"]:
-        scales.setdefault(row["guidance_scale"], {})[row["variant"]] = row["clip_score"]["value"]
-    found = {}
-    for scale, one in scales.items():
-        gain = one["cfg"] - one["none"]
-        # where guidance itself no longer raises the score, there is nothing to keep
-        found[scale] = gain, (one["adapter"] - one["none"]) / gain if gain > 1 else None
-    return found
 
 
 def gains(results: dict[str, Any]) -> str:
@@ -206,10 +170,6 @@ def speed(entry: dict[str, Any]) -> str:
     )
 
 
-def interval_of(quartiles: dict[str, float]) -> str:
-    return f"{quartiles['median']:.3f} ({quartiles['low']:.3f} to {quartiles['high']:.3f})"
-
-
 def parameters(entry: dict[str, Any]) -> str:
     rows = []
     for name, by_rank in entry["results"].items():
@@ -258,11 +218,6 @@ def pag(entry: dict[str, Any]) -> str:
     passes = f"{results['teacher_passes_per_step']:g} passes a step become {results['student_passes_per_step']:g}"
     text = f"CFG with perturbed attention guidance at scale {results['pag_scale']:g}: {passes}. {budget_of(results)} "
     return text + f"{made(entry)}\n\n" + table(("guidance scale", "recovered"), rows)
-
-
-def budget_of(results: dict[str, Any]) -> str:
-    start = f", starting from the {results['init']} adapter" if results.get("init") else ""
-    return f"Trained for {results['steps']} steps of 32 on {results['trajectories']} trajectories{start}."
 
 
 SECTIONS = {
