@@ -87,9 +87,16 @@ def adapter(entry: dict[str, Any]) -> str:
     return (
         f"{len(results['prompts'])} held-out prompts, {results['sampling_steps']} steps. {made(entry)}\n\n"
         + table(columns, rows)
+        + "\n\nBy timestep, at all scales; the noisiest steps have most of it and decide the figures above:\n\n"
+        + by_timestep(results)
         + "\n\n"
         + gains(results)
     )
+
+
+def by_timestep(results: dict[str, Any]) -> str:
+    chosen = list(results["recovered_by_timestep"].items())[1::3]
+    return table(("timestep", *(step for step, _ in chosen)), [("recovered", *(f"{share:.0%}" for _, share in chosen))])
 
 
 def gains(results: dict[str, Any]) -> str:
