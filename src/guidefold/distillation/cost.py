@@ -10,7 +10,7 @@ from guidefold.adapters import Adapter
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import chosen_denoiser
 from guidefold.distillation.loop import frozen, parameter_device
-from guidefold.distillation.losses import guidance_loss
+from guidefold.distillation.losses import guidance_loss, guidance_weights
 from guidefold.distillation.states import Source
 from guidefold.distillation.student import Student
 from guidefold.trajectories.recorder import Recorder
@@ -61,8 +61,8 @@ def training_cost(
         with frozen(denoiser, gradient_checkpointing=config.gradient_checkpointing), torch.enable_grad():
             for _ in range(2):  # the first step warms up
                 start = time.perf_counter()
-                loss = guidance_loss(student(states), states["pred_guided"], states["guidance_scale"], torch.ones(()))
-                loss.backward()
+                weight = guidance_weights(states["pred_cond"], states["pred_guided"])
+                guidance_loss(student(states), states["pred_guided"], weight).backward()
     finally:
         trial.detach()
     seconds, teacher = config.steps * (time.perf_counter() - start), 0

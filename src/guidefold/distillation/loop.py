@@ -20,7 +20,7 @@ from guidefold.adapters.hub import save_pretrained
 from guidefold.config import TrainConfig
 from guidefold.distillation.checkpoint import load_checkpoint, save_checkpoint
 from guidefold.distillation.ema import Average
-from guidefold.distillation.losses import guidance_energy, guidance_loss
+from guidefold.distillation.losses import guidance_loss, guidance_weights
 from guidefold.distillation.states import Source
 from guidefold.distillation.student import Student, energies
 from guidefold.errors import TrainingError
@@ -139,14 +139,14 @@ class Loop:
             group["lr"] = rate
         batch = self.source.batch(step)
         parts = min(self.config.accumulation, len(batch["step"]))
-        whole = guidance_energy(batch["pred_cond"], batch["pred_guided"], batch["guidance_scale"])
+        weight = guidance_weights(batch["pred_cond"], batch["pred_guided"])
         # processes average their gradients, so that each asks for as many times its share
-        whole, states, total = float(whole) / self.accelerator.num_processes, self.mine(batch), 0.0
+        states, total = self.mine(batch | {"weight": weight * self.accelerator.num_processes}), 0.0
         for part in range(parts):
             chunk = {name: value[part::parts] for name, value in states.items()}
             held = self.accelerator.no_sync(self.model) if part + 1 < parts else nullcontext()
             with held, self.accelerator.autocast():
-                loss = guidance_loss(self.model(chunk), chunk["pred_guided"], chunk["guidance_scale"], whole)
+                loss = guidance_loss(self.model(chunk), chunk["pred_guided"], chunk["weight"])
                 self.accelerator.backward(loss)
             total += float(loss.detach())
         total = self.mean(total)

@@ -4,23 +4,25 @@ from torch import Tensor
 
 from guidefold.guidance import per_row
 
+FLOOR = 0.05  # of a batch's mean energy: below it a state with hardly any guidance stops gaining weight
 
-def guidance_loss(prediction: Tensor, pred_guided: Tensor, guidance_scale: Tensor, whole: Tensor) -> Tensor:
-    """Return the share of the guidance difference that a student misses: 1 for the bare model, 0 for a perfect one.
 
-    L = sum w |student - guided|^2 / sum w |cond - guided|^2 over predictions [B, ...], with w = 1 / (s - 1): plain
-    squared errors grow with (s - 1)^2 and would leave low scales unlearnt, w = 1 / (s - 1)^2 would leave the high ones.
-    The divisor `whole` is the `guidance_energy` of a whole batch: the losses of its parts add up to its own.
+def guidance_loss(prediction: Tensor, pred_guided: Tensor, weight: Tensor) -> Tensor:
+    """Return the share of the guidance that a student misses: 1 for the bare model, 0 for a perfect one.
+
+    L = sum w |student - guided|^2 over predictions [B, ...]; the weights [B] are `guidance_weights` of a whole batch,
+    so that the losses of its parts add up to its own.
     """
-    return weighted(prediction, pred_guided, guidance_scale) / whole
-
-
-def guidance_energy(pred_cond: Tensor, pred_guided: Tensor, guidance_scale: Tensor) -> Tensor:
-    """Return sum w |cond - guided|^2, what the bare model misses."""
-    return weighted(pred_cond, pred_guided, guidance_scale).clamp(min=1e-12)
-
-
-def weighted(prediction: Tensor, pred_guided: Tensor, guidance_scale: Tensor) -> Tensor:
-    weight = 1 / (guidance_scale.float() - 1).clamp(min=0.1)
     error = (prediction.float() - pred_guided.float()).square()
     return (per_row(weight, error) * error).sum()
+
+
+def guidance_weights(pred_cond: Tensor, pred_guided: Tensor) -> Tensor:
+    """Return what each state's squared error counts for [B]: w = 1 / |cond - guided|^2, so that all states count alike.
+
+    Plain squared errors would be those of the noisiest steps and the highest scales, where guidance is largest; but it
+    is the later, small differences that bring out what the prompt asks for.
+    """
+    energy = (pred_cond.float() - pred_guided.float()).square().flatten(1).sum(1)
+    weight = 1 / (energy + FLOOR * energy.mean()).clamp(min=1e-12)
+    return weight / (weight * energy).sum().clamp(min=1e-12)
