@@ -3,9 +3,11 @@
     python benchmarks/quality.py designs
     python benchmarks/quality.py data
     python benchmarks/quality.py output
+    python benchmarks/quality.py loss
 
 `data`: recorded trajectories against noised data. `output`: the layer that makes the prediction adapted in proportion
-to guidance_scale - 1 and those before it by its tanh, against guidance_scale - 1 at the layers before it alone.
+to guidance_scale - 1 and those before it by its tanh, against guidance_scale - 1 at the layers before it alone. `loss`:
+every state's share of guidance counted alike, against plain squared errors.
 
 Every adapter is trained with the same steps, batches and seeds; the ranks are chosen so that all designs have the same
 number of parameters. The figure is guidance recovered on held-out prompts, per prediction, on the teacher's states and
@@ -20,6 +22,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -32,6 +35,7 @@ from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.denoiser import predict
 from guidefold.distillation.loop import Loop, frozen
+from guidefold.distillation.losses import guidance_weights
 from guidefold.distillation.run import record
 from guidefold.distillation.states import OnlineStates, RecordedStates
 from guidefold.distillation.student import Student
@@ -46,7 +50,7 @@ JUDGED = 12
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("designs", "data", "output"))
+    parser.add_argument("what", choices=("designs", "data", "output", "loss"))
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--trajectories", type=int, default=128)
@@ -58,7 +62,8 @@ def main() -> None:
     pipe = bundle.load_teacher()
     trajectory = TrajectoryConfig(trajectories=options.trajectories, keep=10)
     store = record(pipe, bundle.prompts(), work / "store", trajectory)
-    rows = {"designs": designs, "data": data, "output": output}[options.what](pipe, store, trajectory, options)
+    work_of = {"designs": designs, "data": data, "output": output, "loss": losses}
+    rows = work_of[options.what](pipe, store, trajectory, options)
     budget = {
         "steps": options.steps,
         "batch_size": options.batch_size,
@@ -168,6 +173,23 @@ def output(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) 
         if name == "not adapted":
             source.spec = replace(source.spec, output=None)
         rows.append({"output": name, **trained(pipe, source, AdapterConfig(rank=options.rank), config)})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def plain(pred_cond: Tensor, pred_guided: Tensor) -> Tensor:
+    """Return the weights [B] of plain squared errors, divided by those of the bare model."""
+    energy = (pred_cond - pred_guided).square().flatten(1).sum(1)
+    return (1 / energy.sum()).expand_as(energy)
+
+
+def losses(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) -> list[dict[str, Any]]:
+    """Train the default design with both weights of states."""
+    config, rows = settings(options, "recorded"), []
+    for name, weights in (("every state alike", guidance_weights), ("plain squared errors", plain)):
+        with patch("guidefold.distillation.loop.guidance_weights", weights):
+            adapter = AdapterConfig(rank=options.rank)
+            rows.append({"loss": name, **trained(pipe, RecordedStates(store, config), adapter, config)})
         print(rows[-1], flush=True)
     return rows
 
