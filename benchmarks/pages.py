@@ -32,16 +32,24 @@ def made(entry: dict[str, Any]) -> str:
     return f"`{command}`, {code}, {how['cpu']}, {how['threads']} threads, torch {how['torch']}."
 
 
-def kept(results: dict[str, Any]) -> dict[float, tuple[float, float | None]]:
-    """Return, for every scale, CFG's gain in CLIP score and the share of it that the adapter keeps."""
-    scales: dict[float, dict[str, float]] = {}
+Kept = tuple[float, dict[str, float] | None]
+
+
+def kept(results: dict[str, Any]) -> dict[float, Kept]:
+    """Return, for every scale, CFG's gain in CLIP score and the share of it that the adapter keeps, as an interval.
+
+    The interval is that of the difference to CFG, image by image; the gain is taken as it was measured.
+    """
+    scales: dict[float, dict[str, dict[str, Any]]] = {}
     for row in results["rows"]:
-        scales.setdefault(row["guidance_scale"], {})[row["variant"]] = row["clip_score"]["value"]
+        scales.setdefault(row["guidance_scale"], {})[row["variant"]] = row
     found = {}
     for scale, one in scales.items():
-        gain = one["cfg"] - one["none"]
-        # where guidance itself no longer raises the score, there is nothing to keep
-        found[scale] = gain, (one["adapter"] - one["none"]) / gain if gain > 1 else None
+        gain = one["cfg"]["clip_score"]["value"] - one["none"]["clip_score"]["value"]
+        difference = one["adapter"]["clip_difference"]
+        # where guidance itself hardly raises the score, there is nothing to keep
+        share = {name: 1 + value / gain for name, value in difference.items()} if gain > 1 else None
+        found[scale] = gain, share
     return found
 
 

@@ -101,7 +101,7 @@ def by_timestep(results: dict[str, Any]) -> str:
 
 def gains(results: dict[str, Any]) -> str:
     rows = [
-        (f"{scale:g}", f"{gain:.1f}", "no gain" if share is None else f"{share:.0%}")
+        (f"{scale:g}", f"{gain:.1f}", "no gain" if share is None else interval(share, ".0%"))
         for scale, (gain, share) in kept(results).items()
     ]
     return table(("scale", "CFG's gain in CLIP score", "share of it that the adapter keeps"), rows)
@@ -259,7 +259,7 @@ def headline(entry: dict[str, Any]) -> str:
     columns = ("scale", "passes a step", "guidance recovered", f"Fréchet distance: {three}", f"CLIP score: {three}")
     text = f"The bundled adapter on {len(results['prompts'])} prompts that neither it nor its teacher has seen "
     text += "([all figures and their commands](docs/benchmarks.md)):\n\n" + table(columns, rows)
-    shares = [share for _, share in kept(results).values() if share is not None]
+    shares = [share["value"] for _, share in kept(results).values() if share is not None]
     bundled, default = (load(f"speed-cpu-float32{name}") for name in ("-bundled", ""))
     assert bundled is not None and default is not None
     one = bundled["results"]["bundled:16"]

@@ -78,11 +78,16 @@ def test_readme_python_runs(tmp_path, monkeypatch):
 
 def test_bundled_adapter_takes_one_pass_and_recovers_guidance():
     pipe, adapter, judge = bundle.load_teacher(), load_adapter("bundled"), bundle.load_judge()
-    config = EvalConfig(scales=(4.0,), images=8, sampling_steps=8, eval_batch=8, bootstrap=0)
+    config = EvalConfig(scales=(4.0,), images=8, sampling_steps=8, eval_batch=8, bootstrap=50)
     results, pictures = evaluate(pipe, adapter, bundle.held_out_prompts(), judge, config)
     assert [row.passes for row in results.rows] == [1, 2, 1]
     assert results.recovered_by_scale["4.0"] > 0.3
     assert results.of("adapter")[0].feature_distance < results.of("none")[0].feature_distance
+    none, cfg, folded = results.rows
+    assert cfg.clip_difference is None and none.clip_difference.value < folded.clip_difference.value
+    assert folded.clip_difference.value == pytest.approx(folded.clip_score.value - cfg.clip_score.value, abs=1e-3)
+    widths = [one.high - one.low for one in (folded.clip_difference, folded.clip_score)]
+    assert 0 < widths[0] < widths[1]  # the same noise and prompts: what differs is the adapter alone
     assert pictures[0].images["adapter"].size == (64, 64)
     assert not adapter.attached
 

@@ -27,6 +27,7 @@ def row(scale: float, variant: Variant) -> Row:
         frechet=Interval(value=20 + scale, low=19, high=30),
         kernel_distance=-0.0001,
         clip_score=Interval(value=25, low=25, high=25),
+        clip_difference=None if variant == "cfg" else Interval(value=-1, low=-2, high=0),
         psnr=compared,
         ssim=compared,
         feature_distance=compared,
@@ -167,6 +168,7 @@ def test_an_evaluation_survives_json(tmp_path: Path, evaluation: Evaluation):
     path = evaluation.save(tmp_path / "evaluation.json")
     assert Evaluation.load(path) == evaluation
     assert isinstance(Evaluation.load(path).rows[0].frechet, Interval)
+    assert isinstance(Evaluation.load(path).rows[0].clip_difference, Interval)
 
 
 def test_an_evaluation_refuses_numbers_that_are_not_finite(tmp_path: Path, evaluation: Evaluation):

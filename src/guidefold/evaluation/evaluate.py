@@ -14,7 +14,7 @@ from guidefold.evaluation import metrics
 from guidefold.evaluation.judge import Judge, in_batches
 from guidefold.evaluation.predictions import on_own_states, on_teacher_states
 from guidefold.evaluation.report import PictureRow
-from guidefold.evaluation.results import VARIANTS, Evaluation, Row, Variant
+from guidefold.evaluation.results import VARIANTS, Evaluation, Interval, Row, Variant
 from guidefold.evaluation.sampling import Sampled, sample_variants
 from guidefold.ui import progress
 
@@ -118,15 +118,24 @@ def row_of(
         kernel_distance=None if against_itself else metrics.kernel_distance(real, features),
         precision=None if against_itself else precision,
         recall=None if against_itself else recall,
-        clip_score=None
-        if texts is None
-        else metrics.bootstrap(torch.mean, metrics.clip_score(features, texts), **again),
+        **clip_of(variant, features, target_features, texts, again),
         psnr=None if variant == "cfg" else float(metrics.psnr(sampled.pictures, target.pictures).mean()),
         ssim=None if variant == "cfg" else float(metrics.ssim(sampled.pictures, target.pictures).mean()),
         feature_distance=None
         if variant == "cfg"
         else float(metrics.feature_distance(features, target_features).mean()),
     )
+
+
+def clip_of(
+    variant: Variant, features: Tensor, target: Tensor, texts: Tensor | None, again: dict[str, int]
+) -> dict[str, Interval | None]:
+    """Return how well pictures fit their texts, and how much better than the teacher's pictures of the same noise."""
+    if texts is None:
+        return {}
+    own, teacher = metrics.clip_score(features, texts), metrics.clip_score(target, texts)
+    difference = None if variant == "cfg" else metrics.bootstrap(torch.mean, own - teacher, **again)
+    return {"clip_score": metrics.bootstrap(torch.mean, own, **again), "clip_difference": difference}
 
 
 def to_image(picture: Tensor) -> Image.Image:

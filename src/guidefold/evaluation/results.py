@@ -38,6 +38,7 @@ class Row:
     precision: float | None = None
     recall: float | None = None
     clip_score: Interval | None = None
+    clip_difference: Interval | None = None  # from the clip_score of cfg, image by image
     psnr: float | None = None  # dB; this and the two below compare with the cfg image of the same noise
     ssim: float | None = None
     feature_distance: float | None = None
@@ -50,7 +51,7 @@ class Row:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from plain values. Raises InputError for unknown, missing and bad keys."""
         known = dict(values)
-        for key in ("frechet", "clip_score"):
+        for key in ("frechet", "clip_score", "clip_difference"):
             if known.get(key) is not None:
                 known[key] = _build(Interval, known[key])
         return _build(cls, known)
