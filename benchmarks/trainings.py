@@ -1,0 +1,112 @@
+"""The page's tables of trainings at equal budget, of other guidances, and of what was learnt from them."""
+
+from typing import Any
+
+from pages import budget_of, made, table
+
+LATE = 800  # timesteps below it
+CAVEAT = (
+    "At this small budget the paper's claim is not seen: trajectories win at high scales, noised data at low ones and\n"
+    "on the student's own states. Noised data has fresh noise at every step; the store has 1,280 states, visited twice."
+)
+
+
+def budget(results: dict[str, Any]) -> str:
+    return "Equal budget (" + ", ".join(f"{name} {value}" for name, value in results["budget"].items()) + ")"
+
+
+def shares(row: dict[str, Any]) -> list[str]:
+    """Return guidance recovered, on the student's own states, and as a mean over the later timesteps."""
+    late = [share for step, share in row["recovered_by_timestep"].items() if int(step) < LATE]
+    return [f"{share:.1%}" for share in (row["recovered"], row["recovered_on_own_states"], sum(late) / len(late))]
+
+
+SHARES = ("recovered", "on own states", f"at timesteps below {LATE}")
+
+
+def compared(entry: dict[str, Any], key: str, column: str, text: str) -> str:
+    """Return the table of trainings that differ in one thing, with guidance recovered by scale."""
+    rows = entry["results"]["rows"]
+    scales = [f"at scale {float(scale):g}" for scale in rows[0]["recovered_by_scale"]]
+    lines = [
+        (row[key], *(f"{share:.1%}" for share in row["recovered_by_scale"].values()), *shares(row)) for row in rows
+    ]
+    return f"{text}{budget(entry['results'])}. {made(entry)}\n\n" + table((column, *scales, *SHARES), lines)
+
+
+def data(entry: dict[str, Any]) -> str:
+    return compared(entry, "data", "trained on", "") + f"\n\n{CAVEAT}"
+
+
+def output(entry: dict[str, Any]) -> str:
+    text = "Adapted, it has strength s - 1 and those before it tanh(s - 1); else they have s - 1. "
+    return compared(entry, "output", "the layer that makes the prediction", text)
+
+
+def loss(entry: dict[str, Any]) -> str:
+    text = "Every state's share of guidance counted alike, or all squared errors summed up. "
+    return compared(entry, "loss", "loss", text)
+
+
+def steps(entry: dict[str, Any]) -> str:
+    """Return the table of images whose noisy and late steps are predicted by different models."""
+    results = entry["results"]
+    scales: dict[float, dict[tuple[str, str], float]] = {}
+    for row in results["rows"]:
+        scales.setdefault(row["guidance_scale"], {})[row["noisy"], row["late"]] = row["clip_score"]
+    text = (
+        f"CLIP score of {results['images']} images whose predictions at timesteps of {results['late']} and more come "
+    )
+    text += f"from one model, and those below from another. {made(entry)}\n\n"
+    columns = (f"from {results['late']}", "below", *(f"scale {scale:g}" for scale in scales))
+    mixes = next(iter(scales.values()))
+    return text + table(columns, [(*mix, *(f"{one[mix]:.1f}" for one in scales.values())) for mix in mixes])
+
+
+def designs(entry: dict[str, Any]) -> str:
+    """Return the table of all designs and both sources, best first."""
+    rows = sorted(entry["results"]["rows"], key=lambda row: -row["recovered"])
+    lines = [(row["design"], row["rank"], row["source"], f"{row['parameters']:,}", *shares(row)) for row in rows]
+    columns = ("design", "rank", "source", "parameters", *SHARES)
+    return f"{budget(entry['results'])} and equal size. {made(entry)}\n\n" + table(columns, lines)
+
+
+def negative(entry: dict[str, Any]) -> str:
+    """Return the table of an adapter that is conditioned on negative prompts."""
+    results = entry["results"]
+    names = ("with_negative_prompt", "with_negative_prompt_but_not_told", "without_negative_prompt")
+    rows = [(f"{row['guidance_scale']:g}", *(f"{row[name]:.1%}" for name in names)) for row in results["rows"]]
+    columns = ("scale", "negative prompt, told", "the same states, told there is none", "no negative prompt")
+    text = "Guidance recovered on held-out prompts and negative prompts that were not trained on; the teacher has the "
+    text += f"negative prompt in the first two columns. {budget_of(results)} {made(entry)}\n\n" + table(columns, rows)
+    one = results["images"]
+    far = one["teachers_apart"]
+    names = {
+        "the student told the negative prompt": ("student_to_negative_prompted_teacher", "student_to_plain_teacher"),
+        "the student told there is none": (
+            "untold_student_to_negative_prompted_teacher", "untold_student_to_plain_teacher",
+        ),
+    }  # fmt: skip
+    rows = [(name, *(f"{one[key] / far:.2f}" for key in keys)) for name, keys in names.items()]
+    rows = [
+        (*row, f"{one[key]:.0%}") for row, key in zip(rows, ("nearer_student", "nearer_untold_student"), strict=True)
+    ]
+    columns = (
+        "distance of final latents",
+        "to the teacher with it",
+        "to the teacher without",
+        "images nearer to the first",
+    )
+    text += "\n\nAt scale 4, mean squared, as a multiple of the distance between the two teachers:\n\n"
+    told, plain = (one[key] for key in names["the student told the negative prompt"])
+    nearer = "nearer to the teacher with it" if told < plain else "still nearer to the teacher without it"
+    return text + table(columns, rows) + f"\n\nTold the negative prompt, the student ends {nearer}."
+
+
+def pag(entry: dict[str, Any]) -> str:
+    """Return the table of three passes folded into one."""
+    results = entry["results"]
+    rows = [(f"{row['guidance_scale']:g}", f"{row['recovered']:.1%}") for row in results["rows"]]
+    passes = f"{results['teacher_passes_per_step']:g} passes a step become {results['student_passes_per_step']:g}"
+    text = f"CFG with perturbed attention guidance at scale {results['pag_scale']:g}: {passes}. {budget_of(results)} "
+    return text + f"{made(entry)}\n\n" + table(("guidance scale", "recovered"), rows)
