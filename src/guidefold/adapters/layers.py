@@ -69,14 +69,18 @@ class Layer(nn.Module):
         return modulation
 
 
-class LowRank(Layer):
-    """A modulated low-rank update of a linear layer: y + u B (g(conditions) * A x)."""
-
-    on_linears = True
+class Narrow(Layer):
+    """What the designs share that read a target's inputs: a way down to the rank."""
 
     def __init__(self, d_in: int, d_out: int, rank: int) -> None:
         super().__init__(d_in, d_out, rank)
         self.down = nn.Parameter(torch.randn(rank, d_in) * d_in**-0.5)
+
+
+class LowRank(Narrow):
+    """A modulated low-rank update of a linear layer: y + u B (g(conditions) * A x)."""
+
+    on_linears = True
 
     @staticmethod
     def prepare(modulation: Tensor, strength: Tensor) -> Tensor:
@@ -105,12 +109,8 @@ class LowRankConv(Layer):
         return output + (self.up.to(hidden.dtype) @ (hidden * gates).flatten(2)).view_as(output)
 
 
-class Bottleneck(Layer):
+class Bottleneck(Narrow):
     """A bottleneck whose hidden layer is scaled and shifted by the conditions: y + u B gelu(g * A x + h)."""
-
-    def __init__(self, d_in: int, d_out: int, rank: int) -> None:
-        super().__init__(d_in, d_out, rank)
-        self.down = nn.Parameter(torch.randn(rank, d_in) * d_in**-0.5)
 
     @staticmethod
     def modulation(rank: int) -> int:
@@ -134,12 +134,8 @@ class Offset(Layer):
         return output + spread(linear(modulation, self.up), output)
 
 
-class CrossAttention(Layer):
+class CrossAttention(Narrow):
     """The paper's cross-attention: the target's tokens look at condition tokens [B, T, 2 * rank], keys and values."""
-
-    def __init__(self, d_in: int, d_out: int, rank: int) -> None:
-        super().__init__(d_in, d_out, rank)
-        self.down = nn.Parameter(torch.randn(rank, d_in) * d_in**-0.5)
 
     @staticmethod
     def modulation(rank: int) -> int:
