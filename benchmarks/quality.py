@@ -45,6 +45,7 @@ from guidefold.trajectories.states import States
 from guidefold.trajectories.store import Store
 
 SCALES = (2.0, 4.0, 8.0)
+SOURCES = ("recorded", "online")
 JUDGED = 12
 
 
@@ -55,6 +56,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--trajectories", type=int, default=128)
     parser.add_argument("--rank", type=int, default=8, help="of low_rank; the others get the rank of equal size")
+    parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=[*DESIGNS])
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=[*SOURCES])
+    parser.add_argument("--output", help="name of the results; default: what is compared")
     parser.add_argument("--work", type=Path, help="folder that keeps the recorded store; default: a temporary one")
     options = parser.parse_args()
     made = provenance()
@@ -70,7 +74,11 @@ def main() -> None:
         "trajectories": options.trajectories,
         "keep": 10,
     }
-    save(RESULTS / f"{options.what}.json", made, {"budget": budget, "judged_prompts": JUDGED, "rows": rows})
+    save(
+        RESULTS / f"{options.output or options.what}.json",
+        made,
+        {"budget": budget, "judged_prompts": JUDGED, "rows": rows},
+    )
     if options.work is None:
         shutil.rmtree(work)
 
@@ -92,13 +100,13 @@ def equal_rank(pipe: Any, spec: ConditionSpec, design: str, parameters: int) -> 
 
 
 def designs(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) -> list[dict[str, Any]]:
-    """Train every design on both sources."""
+    """Train the designs on the sources."""
     spec = ConditionSpec(**store.header["spec"])
     size = Adapter.build(pipe.unet, spec, AdapterConfig(rank=options.rank)).parameter_count()
     rows = []
-    for design in DESIGNS:
+    for design in options.designs:
         rank = equal_rank(pipe, spec, design, size)
-        for source in ("recorded", "online"):
+        for source in options.sources:
             config = settings(options, source)
             states = (
                 RecordedStates(store, config)

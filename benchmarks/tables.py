@@ -22,8 +22,7 @@ COST = (
     "times a bare one; with the default adapter, {default:.2f}."
 )
 EARLIER = (
-    "Three passes, designs, noised data and the default adapter's times are of commits before the prediction's layer "
-    "was adapted: what they say of how much is recovered compares like with like, and is lower than it is now."
+    "The adapter with negative prompts is of a commit before the loss counted every state's share of guidance alike."
 )
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
@@ -147,6 +146,7 @@ SECTIONS = {
     "negative": ("Negative prompts", negative),
     "pag": ("Three passes folded into one", pag),
     "designs": ("Designs and sources", designs),
+    "designs-longer": ("The two best designs, trained longer", designs),
     "output": ("Strengths of the layers", output),
     "loss": ("What the loss counts", loss),
     "steps": ("Which steps' guidance counts", steps),
