@@ -81,7 +81,7 @@ def test_bundled_adapter_takes_one_pass_and_recovers_guidance():
     config = EvalConfig(scales=(4.0,), images=8, sampling_steps=8, eval_batch=8, bootstrap=50)
     results, pictures = evaluate(pipe, adapter, bundle.held_out_prompts(), judge, config)
     assert [row.passes for row in results.rows] == [1, 2, 1]
-    assert results.recovered_by_scale["4.0"] > 0.3
+    assert results.recovered_by_scale["4.0"] > 0.7
     assert results.of("adapter")[0].feature_distance < results.of("none")[0].feature_distance
     none, cfg, folded = results.rows
     assert cfg.clip_difference is None and none.clip_difference.value < folded.clip_difference.value
