@@ -71,8 +71,9 @@ def timestep_curve(evaluation: Evaluation) -> str:
 def loss_curve(log_rows: Sequence[Mapping[str, Any]]) -> str:
     """Return training loss, and validation where logged, against step as SVG; rows have step and loss or validation.
 
-    The loss is the share of guidance that is missed, and validation the share recovered on held-out conditions: it is
-    drawn as what it misses, so that both fall. A log longer than 300 rows is averaged in bins.
+    The loss is the share of guidance that is missed, every state alike, and validation the share of all guidance energy
+    that is recovered on held-out conditions: it is drawn as what it misses, so that both fall. A log longer than 300
+    rows is averaged in bins.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.4, 3.1), layout="constrained")
@@ -82,7 +83,7 @@ def loss_curve(log_rows: Sequence[Mapping[str, Any]]) -> str:
         steps, recovered = _binned(_column(log_rows, "validation"))
         validations = [1 - share for share in recovered]
         if steps:
-            axes.plot(steps, validations, color=COLOURS["adapter"], marker="o", label="validation, all scales alike")
+            axes.plot(steps, validations, color=COLOURS["adapter"], marker="o", label="validation, by energy")
             axes.legend()
         if min(losses + validations, default=0) > 0:
             axes.set_yscale("log")
