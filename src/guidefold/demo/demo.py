@@ -15,9 +15,9 @@ from guidefold.evaluation.evaluate import evaluate
 MINUTES = 4.0  # what the settings below take on two CPU cores
 
 ADAPTER = AdapterConfig(target_modules=bundle.TARGETS)
-TRAJECTORY = TrajectoryConfig(trajectories=64, keep=10, shard=16)
+TRAJECTORY = TrajectoryConfig(trajectories=96, keep=10, shard=16)
 TRAIN = TrainConfig(
-    steps=100, batch_size=32, learning_rate=4e-3, ema_decay=0.97, validation=4, validate_every=50, checkpoint_every=50
+    steps=90, batch_size=32, learning_rate=4e-3, ema_decay=0.97, validation=4, validate_every=45, checkpoint_every=45
 )
 EVALUATION = EvalConfig(scales=(2.0, 4.0, 8.0), images=32, eval_batch=16, bootstrap=100)
 NOTES = (
