@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+LATE = 800  # timesteps below it are the late ones
 
 
 def load(name: str) -> dict[str, Any] | None:

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from common import RESULTS, provenance, save
 from guidefold.adapters import Adapter
 from guidefold.demo import bundle
+from guidefold.evaluation.metrics import clip_score
 from guidefold.guidance import classifier_free
 from guidefold.models import load_adapter
+from pages import LATE
 
-LATE = 800  # timesteps below it
 STEPS, BATCH = 20, 32
 # who predicts at the noisy steps, and who at the late ones
 MIXES = (
@@ -39,14 +39,14 @@ def main() -> None:
     pipe, features = bundle.load_teacher(), bundle.BundledFeatures()
     prompts = bundle.held_out_prompts()[: options.images]
     adapter = load_adapter("bundled").attach(pipe)
-    texts = normalize(features.texts(prompts), dim=1)
+    texts = features.texts(prompts)
     rows = []
     for scale in options.scales:
         for noisy, late in MIXES:
             pictures = torch.cat(
                 [mixed(pipe, adapter, prompts, start, scale, noisy, late) for start in range(0, len(prompts), BATCH)]
             )
-            score = (normalize(features.images(pictures), dim=1) * texts).sum(1).mean() * 100
+            score = clip_score(features.images(pictures), texts).mean()
             rows.append({"guidance_scale": scale, "noisy": noisy, "late": late, "clip_score": float(score)})
             print(rows[-1], flush=True)
     save(RESULTS / "steps.json", made, {"images": options.images, "late": LATE, "steps": STEPS, "rows": rows})
@@ -64,7 +64,7 @@ def mixed(pipe: Any, adapter: Adapter, prompts: list[str], start: int, scale: fl
     latents = latents * pipe.scheduler.init_noise_sigma
     for timestep in pipe.scheduler.timesteps:
         who = late if timestep < LATE else noisy
-        prediction = predicted(pipe, adapter, latents, timestep, cond, uncond, scale if who != "none" else 1.0, who)
+        prediction = predicted(pipe, adapter, latents, timestep, cond, uncond, scale, who)
         latents = pipe.scheduler.step(prediction, timestep, latents).prev_sample
     return (pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
 

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from pages import budget_of, made, table
+from pages import LATE, budget_of, made, table
 
-LATE = 800  # timesteps below it
 CAVEAT = (
     "Trajectories win, as the paper says, and most of all at the late steps; at scale 2, noised data is ahead on the\n"
     "student's own states."

@@ -130,7 +130,10 @@ def row_of(
 def clip_of(
     variant: Variant, features: Tensor, target: Tensor, texts: Tensor | None, again: dict[str, int]
 ) -> dict[str, Interval | None]:
-    """Return how well pictures fit their texts, and how much better than the teacher's pictures of the same noise."""
+    """Return how well pictures fit their texts, and how much better than the teacher's of the same noise.
+
+    `features`, of the teacher's pictures `target`, and `texts` are [N, D]; without texts nothing is measured.
+    """
     if texts is None:
         return {}
     own, teacher = metrics.clip_score(features, texts), metrics.clip_score(target, texts)
