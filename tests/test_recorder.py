@@ -18,7 +18,8 @@ from guidefold.denoiser import predict
 from guidefold.distillation.run import record
 from guidefold.errors import InputError, ModelError, StoreError
 from guidefold.guidance import classifier_free
-from guidefold.trajectories.recorder import Recorder, fingerprint
+from guidefold.trajectories.identity import fingerprint
+from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.states import inputs_of
 from guidefold.trajectories.store import SHARED, Store
 

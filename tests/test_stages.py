@@ -5,10 +5,12 @@ import torch
 from support.case import build
 from test_capture import snapshot
 from test_dials import PROMPTS, Conditions, built, case_of, fixed, latents, recorder_of
+from zoo import message_of
 
 from guidefold.capture.run import run
 from guidefold.denoiser import denoisers
 from guidefold.distillation.student import Student
+from guidefold.errors import InputError
 from guidefold.trajectories.conditions import draw
 from guidefold.trajectories.states import negative_of
 
@@ -56,6 +58,12 @@ def two_stages():
     pipe = type(case.pipe)(**{**case.pipe.components, "transformer_2": later}, boundary_ratio=0.9)
     pipe.set_progress_bar_config(disable=True)
     return pipe, {**case.call, "num_inference_steps": 4}
+
+
+def test_one_of_two_denoisers_cannot_sample_alone():
+    pipe, call = two_stages()
+    told = message_of(InputError, lambda: recorder_of(pipe, denoiser="transformer", follow="bundled", **fixed(call)))
+    assert told == "follow is bundled, but guidance runs several denoisers here; leave follow out"
 
 
 def answers(pipe, call, name):

@@ -143,6 +143,7 @@ class TrajectoryConfig(Config):
         None, "negative prompts to draw from, besides none, for every second one"
     )
     denoiser: str | None = setting(None, "component to learn, where guidance runs several")
+    follow: str | None = setting(None, "adapter whose own sampling to follow; default: the teacher's guided sampling")
     record_batch: int = setting(16, "trajectories sampled together")
     shard: int = setting(64, "trajectories per file")
     seed: int = setting(0, "seed of conditions, scales and noise")

@@ -1,6 +1,6 @@
 """One call of a pipeline, with and without guidance: what the student would see, and what it would have to answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,17 @@ class Target:
 
 
 class Watch:
-    """A pipeline and one call of it, run with guidance, and without guidance along the same trajectory."""
+    """A pipeline and one call of it, run with guidance, and without guidance along the same trajectory.
 
-    def __init__(self, pipe: Any, call: Callable[[], dict[str, Any]], switch: Switch | None = None) -> None:
+    With `along` that trajectory is the one of these steps, as another run made them.
+    """
+
+    def __init__(
+        self, pipe: Any, call: Callable[[], dict[str, Any]], switch: Switch | None = None, along: Sequence[Step] = ()
+    ) -> None:
         # made anew for every run: a generator is used up
         self.pipe, self.call, self.name = pipe, call, type(pipe).__name__
-        self.guided = run(pipe, call())
+        self.guided = run(pipe, call(), forced=along)
         if not self.guided.steps:
             raise ModelError(
                 f"{self.name} never called the step of a scheduler of its own; what guidance decides cannot be seen"
@@ -38,7 +43,8 @@ class Watch:
         if not all(step.received.isfinite().all() for step in self.guided.steps):
             raise ModelError(f"{self.name} predicts values that are not finite; load it in float32 or bfloat16")
         self.switch = switch or find_switch(pipe, call, self.guided)
-        self.bare = self.off(forced=self.guided.steps)
+        self.along = along or self.guided.steps
+        self.bare = self.off(forced=self.along)
         if len(self.bare.steps) != len(self.guided.steps):
             raise ModelError(
                 f"{self.name} takes {len(self.bare.steps)} steps without guidance and {len(self.guided.steps)} with it"
@@ -72,7 +78,7 @@ class Watch:
 
         if all(one.denoiser not in learning or number in self.used for number, one in enumerate(self.bare.called)):
             return False
-        steps = self.off(answer=answer, forced=self.guided.steps).steps
+        steps = self.off(answer=answer, forced=self.along).steps
         return any(not torch.equal(one.received, two.received) for one, two in zip(steps, self.bare.steps, strict=True))
 
     def probe(self, fill: Callable[[int], Tensor]) -> list[Tensor]:
@@ -82,7 +88,7 @@ class Watch:
             numbers = packed(before)
             return unpacked(before, fill(len(numbers)).to(numbers))
 
-        tape = self.off(answer=self.answering(give), forced=self.guided.steps)
+        tape = self.off(answer=self.answering(give), forced=self.along)
         return [step.received for step in tape.steps]
 
     def maps(self) -> list[OutputMap]:

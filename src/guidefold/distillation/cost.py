@@ -27,8 +27,11 @@ class Cost:
 
 
 def passes_of(config: TrajectoryConfig, trajectories: int) -> int:
-    """Return the passes of recording: two a step with guidance, one without it along the same trajectory."""
-    return trajectories * 3 * config.sampling_steps
+    """Return the passes of recording: two a step with guidance, one without it along the same trajectory.
+
+    One more samples the trajectory where that is an adapter's.
+    """
+    return trajectories * (3 + bool(config.follow)) * config.sampling_steps
 
 
 def recording_cost(recorder: Recorder) -> Cost:

@@ -22,7 +22,8 @@ from guidefold.distillation.student import Student
 from guidefold.errors import InputError, SeveralDenoisersError, TrainingError
 from guidefold.processes import place
 from guidefold.trajectories.conditions import read_conditions
-from guidefold.trajectories.recorder import Recorder, fingerprint
+from guidefold.trajectories.identity import fingerprint
+from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.store import Store
 from guidefold.ui import progress
 

@@ -80,6 +80,8 @@ class OnlineStates:
     """
 
     def __init__(self, pipe: Any, conditions: Sequence[str], trajectory: TrajectoryConfig, config: TrainConfig) -> None:
+        if trajectory.follow:
+            raise InputError(f"follow is {trajectory.follow}, but source is online; record a store that follows it")
         order: list[int] = torch.randperm(
             len(conditions), generator=torch.Generator().manual_seed(config.seed)
         ).tolist()

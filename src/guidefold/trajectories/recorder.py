@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from guidefold.adapters.conditions import ConditionSpec
 from guidefold.adapters.negative import negative_conditions
@@ -15,29 +15,18 @@ from guidefold.answers import by_image, unpacked
 from guidefold.capture.observe import Observation, observe
 from guidefold.capture.run import as_conditions, condition_argument, parameters_of, run
 from guidefold.capture.switch import SCALES, Dial, first_dial, guider_dials, has_guider
+from guidefold.capture.tape import Step
 from guidefold.capture.watch import Watch
 from guidefold.config import TrajectoryConfig
-from guidefold.denoiser import Call, components, denoisers, replaced
+from guidefold.denoiser import Call, denoisers, replaced
 from guidefold.errors import InputError, ModelError, SeveralDenoisersError
 from guidefold.guidance import PerImageScale
 from guidefold.trajectories.conditions import Draw, draw, kept_steps
+from guidefold.trajectories.following import adapter_to_follow, sampling
+from guidefold.trajectories.identity import encoders_of, fingerprint, plain, scheduler_of
 from guidefold.trajectories.states import States, joined
 
 DRAWN = ("num_inference_steps", "generator", "output_type")
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Return a short hash of a model's weights, by name, shape and a sample of the values of each."""
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name, value in sorted(model.state_dict().items()):
-        sample = value.detach().reshape(-1)[:: max(1, value.numel() // 64)].float().cpu()
-        digest.update(f"{name}{tuple(value.shape)}".encode() + sample.numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values as JSON gives them back; objects become the name of their type, the same in every process."""
-    return json.loads(json.dumps(values, default=lambda value: type(value).__name__))
 
 
 class Recorder:
@@ -106,6 +95,8 @@ class Recorder:
             dials=tuple((dial.name, dial.off) for dial in self.dials), anchors=self.switch.anchors,
             denoiser=self.name if several else None,
         )  # fmt: skip
+        follow = self.config.follow
+        self.leader = adapter_to_follow(follow, self.denoiser, self.spec, alone=not several) if follow else None
 
     def _shared(self, draws: list[Draw], call: Call) -> frozenset[str]:
         """Return the tensors of a call that are as long in one for another number of images, these draws."""
@@ -164,10 +155,17 @@ class Recorder:
                 stack.enter_context(replaced(self.pipe.guider, name, value))
             yield
 
-    def _watch(self, draws: list[Draw], steps: int) -> Watch:
+    def _watch(self, draws: list[Draw], steps: int, along: Sequence[Step] = ()) -> Watch:
         """Run with guidance, and without it along the same trajectories."""
         with self._guided(draws):
-            return Watch(self.pipe, lambda: self._call(draws, steps), self.switch)
+            return Watch(self.pipe, lambda: self._call(draws, steps), self.switch, along)
+
+    def _led(self, draws: list[Draw], known: States) -> Sequence[Step]:
+        """Return the steps of the trajectories that the adapter to follow samples, or none."""
+        if not self.leader:
+            return ()
+        with sampling(self.leader, self.denoiser, known), self.switch.without(self.pipe):
+            return run(self.pipe, self.switch.off(self._call(draws, self.config.sampling_steps))).steps
 
     def dial_values(self, draws: list[Draw]) -> dict[str, list[float]]:
         """Return the values of the dials after the first, for each draw."""
@@ -188,25 +186,30 @@ class Recorder:
         `trajectory`, `condition`, `step` [N].
         """
         draws = [draw(self.config, self.conditions, index) for index in indices]
-        visits = self._visits(draws)
-        negative, dials = self._negative(draws), self.dial_values(draws)
+        known = self._known(draws)
+        visits = self._visits(draws, self._led(draws, known))
         steps, parts = self.config.sampling_steps, []
         for row, one in enumerate(draws):
             kept = range(steps) if keep_all else kept_steps(self.config, one.index)
             chosen = sorted({k * len(visits) // steps for k in kept}) if len(visits) != steps else list(kept)
             part = {name: torch.stack([visits[k][name][row] for k in chosen]) for name in visits[0]}
-            part |= {name: value[row].expand(len(chosen), *value[row].shape) for name, value in negative.items()}
+            part |= {name: value[row].expand(len(chosen), *value[row].shape) for name, value in known.items()}
             part["step"] = torch.tensor(chosen)
-            numbers = {"guidance_scale": one.guidance_scale, "trajectory": one.index, "condition": one.condition}
-            numbers |= {f"dial.{name}": values[row] for name, values in dials.items()}
+            numbers = {"trajectory": one.index, "condition": one.condition}
             part |= {name: torch.tensor([value] * len(chosen)) for name, value in numbers.items()}
             parts.append(part)
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
+    def _known(self, draws: list[Draw]) -> States:
+        """Return what is decided before sampling: scales [B] and conditions of negative prompts [B, ...]."""
+        values = {"guidance_scale": [one.guidance_scale for one in draws]}
+        values |= {f"dial.{name}": many for name, many in self.dial_values(draws).items()}
+        return self._negative(draws) | {name: torch.tensor(many) for name, many in values.items()}
+
     @torch.no_grad()
-    def _visits(self, draws: list[Draw]) -> list[States]:
+    def _visits(self, draws: list[Draw], along: Sequence[Step]) -> list[States]:
         """Return the states of all images at every visit of the denoiser."""
-        watch, images = self._watch(draws, self.config.sampling_steps), len(draws)
+        watch, images = self._watch(draws, self.config.sampling_steps, along), len(draws)
         targets = watch.targets(None if self.identity else watch.maps())
         visits = []
         for number in sorted(targets):
@@ -248,25 +251,15 @@ class Recorder:
             "config": self.config.to_dict(),
             "model": fingerprint(self.denoiser),
             "pipeline": type(self.pipe).__name__,
-            "encoders": {name: fingerprint(module) for name, module in self._encoders().items()},
-            "scheduler": self._scheduler(),
+            "encoders": encoders_of(self.pipe),
+            "scheduler": scheduler_of(self.pipe),
             "arguments": plain(self.arguments),
             "conditions": len(self.conditions),
             "conditions_sha256": prompts,
             "static": plain(self.static),
             "spec": self.spec.to_dict(),
             "denoiser": self.name,
-        }
-
-    def _encoders(self) -> dict[str, nn.Module]:
-        """Return what turns prompts into conditions."""
-        parts = {name: part for name, part in components(self.pipe).items() if isinstance(part, nn.Module)}
-        return {name: part for name, part in parts.items() if "encoder" in name}
-
-    def _scheduler(self) -> dict[str, Any]:
-        settings = plain(dict(self.pipe.scheduler.config))
-        known = {name: value for name, value in settings.items() if not name.startswith("_")}
-        return {"class": type(self.pipe.scheduler).__name__, **known}
+        } | ({"follow": fingerprint(self.leader)} if self.leader else {})
 
     def batches(self, numbers: Sequence[int]) -> Iterator[list[int]]:
         """Split trajectories into the batches they are sampled in."""
