@@ -28,7 +28,7 @@ DRAWN = ("prompt", "negative_prompt", "num_inference_steps", "output_type")
 def recorder_of(pipe, **more) -> Recorder:
     settings, call = {**CONFIG}, {}
     for name, value in more.items():
-        (settings if name in ("negatives", "dials", "denoiser", "record_batch") else call)[name] = value
+        (settings if name in TrajectoryConfig.__dataclass_fields__ else call)[name] = value
     return Recorder(pipe, PROMPTS, TrajectoryConfig(**settings), **call)
 
 
