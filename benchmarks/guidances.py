@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def trained(pipe: Any, train: TrainConfig, trajectory: TrajectoryConfig, work: Path) -> Adapter:
-    shape = AdapterConfig(rank=32, target_modules=bundle.TARGETS)
+    shape = AdapterConfig(design="low_rank", rank=32, target_modules=bundle.TARGETS)
     adapter = distill(pipe, bundle.prompts(), work, adapter=shape, trajectory=trajectory, config=train)
     if not PartialState().is_main_process:
         sys.exit()  # one of `torchrun --nproc-per-node N` judges

@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--trajectories", type=int, default=128)
-    parser.add_argument("--rank", type=int, default=8, help="of low_rank; the others get the rank of equal size")
+    parser.add_argument("--rank", type=int, default=8, help="of low_rank; other designs get the rank of equal size")
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=[*DESIGNS])
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=[*SOURCES])
     parser.add_argument("--output", help="name of the results; default: what is compared")
@@ -102,7 +102,8 @@ def equal_rank(pipe: Any, spec: ConditionSpec, design: str, parameters: int) -> 
 def designs(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) -> list[dict[str, Any]]:
     """Train the designs on the sources."""
     spec = ConditionSpec(**store.header["spec"])
-    size = Adapter.build(pipe.unet, spec, AdapterConfig(rank=options.rank)).parameter_count()
+    largest = AdapterConfig(design="low_rank", rank=options.rank)
+    size = Adapter.build(pipe.unet, spec, largest).parameter_count()
     rows = []
     for design in options.designs:
         rank = equal_rank(pipe, spec, design, size)
@@ -168,7 +169,7 @@ def data(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) ->
     for name in ("trajectories", "noised data"):
         recorded = RecordedStates(store, config)
         source = recorded if name == "trajectories" else NoisedData(pipe, recorded, seed=5)
-        rows.append({"data": name, **trained(pipe, source, AdapterConfig(rank=options.rank), config)})
+        rows.append({"data": name, **trained(pipe, source, AdapterConfig(), config)})
         print(rows[-1], flush=True)
     return rows
 
@@ -180,7 +181,7 @@ def output(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) 
         source = RecordedStates(store, config)
         if name == "not adapted":
             source.spec = replace(source.spec, output=None)
-        rows.append({"output": name, **trained(pipe, source, AdapterConfig(rank=options.rank), config)})
+        rows.append({"output": name, **trained(pipe, source, AdapterConfig(), config)})
         print(rows[-1], flush=True)
     return rows
 
@@ -196,8 +197,7 @@ def losses(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) 
     config, rows = settings(options, "recorded"), []
     for name, weights in (("every state alike", guidance_weights), ("plain squared errors", plain)):
         with patch("guidefold.distillation.loop.guidance_weights", weights):
-            adapter = AdapterConfig(rank=options.rank)
-            rows.append({"loss": name, **trained(pipe, RecordedStates(store, config), adapter, config)})
+            rows.append({"loss": name, **trained(pipe, RecordedStates(store, config), AdapterConfig(), config)})
         print(rows[-1], flush=True)
     return rows
 

@@ -106,7 +106,7 @@ def gains(results: dict[str, Any]) -> str:
 
 def speed(entry: dict[str, Any]) -> str:
     bundled = all(case.startswith("bundled") for case in entry["results"])
-    which = "The bundled adapter" if bundled else f"Rank {entry['made']['rank']}"
+    which = "The bundled adapter" if bundled else f"{entry['made']['design']} of rank {entry['made']['rank']}"
     rows = [
         (
             case,

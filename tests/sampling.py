@@ -14,7 +14,7 @@ PROMPTS = ["a red fox", "a blue cat"]
 STEPS = 3
 
 
-def build(pipe, *, design="low_rank", **settings) -> Adapter:
+def build(pipe, *, design="bottleneck", **settings) -> Adapter:
     """Return an adapter for a pipeline that does something."""
     spec = Recorder(pipe, PROMPTS, TrajectoryConfig()).spec
     adapter = Adapter.build(pipe.unet, spec, AdapterConfig(design=design, rank=2, width=8, **settings))

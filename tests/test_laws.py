@@ -64,7 +64,7 @@ def test_scale_one_disabled_and_detached_are_the_base_model_bit_for_bit(name, de
 def test_only_the_low_rank_design_takes_convolutions():
     for name in CONVOLUTIONS:
         assert any(key.endswith(name) for key in build("sd-convolutions")[2].shapes)
-    with pytest.raises(ModelError, match="but this design adapts attention modules"):
+    with pytest.raises(ModelError, match="adapts attentions and linear layers; low_rank takes convolutions"):
         build("sd-convolutions", "offset")
 
 

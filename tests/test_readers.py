@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounter
 from zoo import ROWS, make, shake
 
 from guidefold.adapters import Adapter, ConditionSpec
-from guidefold.adapters.readers import find_readers, negative_tokens, read_negative
+from guidefold.adapters.readers import find_readers, negative_tokens, read_negative, reads
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import read_call
 
@@ -27,16 +27,18 @@ def silent(adapter):
     shake(adapter)
     with torch.no_grad():
         for name, layer in zip(adapter.shapes, adapter.layers, strict=True):
-            if not name.endswith("attn2"):
+            if not reads(name):
                 layer.up.zero_()
     return adapter
 
 
-@pytest.fixture
-def reading():
+@pytest.fixture(params=["bottleneck", "low_rank"])
+def reading(request):
     denoiser, call, spec = observed("sd")
     torch.manual_seed(0)
-    adapter = silent(Adapter.build(denoiser, spec, AdapterConfig(rank=2, width=8))).attach(denoiser)
+    adapter = silent(Adapter.build(denoiser, spec, AdapterConfig(design=request.param, rank=2, width=8))).attach(
+        denoiser
+    )
     yield denoiser, call, adapter
     adapter.detach()
 
@@ -47,7 +49,8 @@ def told(tokens):
 
 def test_readers_are_found_by_structure_where_there_are_negative_prompts():
     denoiser, _, spec = observed("sd")
-    assert sorted(find_readers(denoiser, spec)) == sorted([*NAMES, NAMES[1].replace("attentions.0", "attentions.1")])
+    found = sorted([*NAMES, NAMES[1].replace("attentions.0", "attentions.1")])
+    assert sorted(find_readers(denoiser, spec)) == [f"{name}:negative" for name in found]
     denoiser, _, spec = observed("sd", negative=False)
     assert not find_readers(denoiser, spec)
 
@@ -100,7 +103,7 @@ def test_readers_learn(reading):
     adapter.requires_grad_(True)
     with adapter.at(3.0, negative=told(torch.randn(ROWS, 7, 24))):
         denoiser(**call, return_dict=False)[0].square().sum().backward()
-    layers = [layer for name, layer in zip(adapter.shapes, adapter.layers, strict=True) if name.endswith("attn2")]
+    layers = [layer for name, layer in zip(adapter.shapes, adapter.layers, strict=True) if reads(name)]
     assert len(layers) == 4 and all(layer.up.grad.any() and layer.down.grad.any() for layer in layers)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from guidefold.errors import InputError
 
-Design = Literal["low_rank", "bottleneck", "cross_attention", "offset"]
+Design = Literal["bottleneck", "low_rank", "cross_attention", "offset"]
 Source = Literal["recorded", "online"]
 Tracker = Literal["tensorboard", "wandb"]
 
@@ -119,8 +119,8 @@ def checked_number(name: str, value: Any, kind: type[int] | type[float]) -> floa
 class AdapterConfig(Config):
     """The shape of an adapter."""
 
-    design: Design = setting("low_rank", "how a target is changed")
-    rank: int = setting(8, "inner width at each target")
+    design: Design = setting("bottleneck", "how a target is changed")
+    rank: int = setting(32, "inner width at each target")
     width: int = setting(256, "width of the shared condition encoder")
     target_modules: tuple[str, ...] | None = setting(None, "names, suffixes or one regex; default: found by structure")
 

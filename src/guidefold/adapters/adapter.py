@@ -9,13 +9,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from guidefold.adapters.compiling import is_compiled, look_for_hooks
 from guidefold.adapters.conditions import NEGATIVE, ConditionEncoder, ConditionSpec, conditions_of
 from guidefold.adapters.heads import Heads, make_layers
-from guidefold.adapters.hooks import Attachment, Target, follow, fusions, is_compiled, look_for_hooks
+from guidefold.adapters.hooks import Attachment, Target, follow, fusions, shaped_like, tokens_of
 from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer
-from guidefold.adapters.readers import find_readers, negative_tokens, read_negative
+from guidefold.adapters.readers import READS, find_readers, module_of, negative_tokens, read_negative, reads
 from guidefold.adapters.scales import Scale, as_scales
-from guidefold.adapters.targets import find_targets, is_attention, shape_of, unwrapped
+from guidefold.adapters.targets import find_targets, shape_of, unwrapped
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import argument_names, chosen_denoiser, read_call
 from guidefold.errors import InputError, ModelError
@@ -46,8 +47,9 @@ class Adapter(nn.Module):
         """Return a new adapter for a denoiser. Raises ModelError when there is nothing to adapt."""
         config = config or AdapterConfig()
         linears = DESIGNS[config.design].on_linears
-        targets = find_targets(denoiser, linears=linears, target_modules=config.target_modules)
-        targets |= find_readers(denoiser, spec) if linears else {}
+        # readers first: they compare what the base's own attention puts out
+        targets = find_readers(denoiser, spec)
+        targets |= find_targets(denoiser, linears=linears, target_modules=config.target_modules)
         if spec.output is not None:
             targets.pop(spec.output, None)
             targets[spec.output] = denoiser.get_submodule(spec.output)  # the last
@@ -100,8 +102,9 @@ class Adapter(nn.Module):
         attachment.targets = [Target() for _ in self.shapes]
         pairs = zip(attachment.targets, self.layers, strict=True)
         # not on what LoRA has wrapped around them, which goes when LoRA is unloaded
-        modules = {name: unwrapped(denoiser.get_submodule(name)) for name in self.shapes}
-        hooks = {name: self._hook_for(modules[name], *pair) for name, pair in zip(modules, pairs, strict=True)}  # pyright: ignore[reportArgumentType]
+        modules = {name: unwrapped(module_of(denoiser, name)) for name in self.shapes}
+        makers = [self._reader_hook if reads(name) else self._hook for name in modules]
+        hooks = {name: make(*pair) for name, make, pair in zip(modules, makers, pairs, strict=True)}  # pyright: ignore[reportArgumentType]
         for layer, hook in zip(modules.values(), hooks.values(), strict=True):
             attachment.handles.append(layer.register_forward_hook(hook, with_kwargs=True))
         attachment.fusions = fusions(denoiser, hooks)
@@ -119,13 +122,17 @@ class Adapter(nn.Module):
             )
         if any(hasattr(hook, "adapter") for hook in denoiser._forward_pre_hooks.values()):
             raise ModelError(f"{kind} has another adapter attached; detach that one first")
-        modules = dict(denoiser.named_modules())
         for name, shape in self.shapes.items():
-            if name not in modules:
-                raise ModelError(f"this adapter is for another base model: {kind} has no layer {name}{self.origin()}")
-            if shape_of(modules[name]) != tuple(shape):
+            try:
+                found = shape_of(module_of(denoiser, name))
+            except AttributeError as error:
+                layer = name.removesuffix(READS)
                 raise ModelError(
-                    f"this adapter is for another base model: {name} has widths {shape_of(modules[name])} here, "
+                    f"this adapter is for another base model: {kind} has no layer {layer}{self.origin()}"
+                ) from error
+            if found != tuple(shape):
+                raise ModelError(
+                    f"this adapter is for another base model: {name} has widths {found} here, "
                     f"{tuple(shape)} where it was trained{self.origin()}"
                 )
 
@@ -231,10 +238,6 @@ class Adapter(nn.Module):
             return like.new_zeros(like.shape[0], 0, like.shape[1])
         return self.memory(tensors[next(iter(self.spec.tokens))].to(self.memory.weight.dtype))
 
-    def _hook_for(self, module: nn.Module, target: Target, layer: Layer) -> Any:
-        reads = DESIGNS[self.config.design].on_linears and is_attention(module)
-        return self._reader_hook(target, layer) if reads else self._hook(target, layer)
-
     def _reader_hook(self, target: Target, layer: Layer) -> Any:
         def change(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
             attachment = self._attachment
@@ -257,7 +260,9 @@ class Adapter(nn.Module):
             inputs = args[0] if args else kwargs["hidden_states"]
             # joint attention answers with both streams: the first is the picture's
             first = output[0] if isinstance(output, tuple) else output
-            changed = layer(inputs, first, target.modulation, attachment.strength, attachment.tokens)
+            tokens = tokens_of(module, inputs, first)
+            changed = layer(*tokens, target.modulation, attachment.strength, attachment.tokens)
+            changed = shaped_like(first, inputs, changed)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         return change

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from guidefold.adapters.layers import DESIGNS, Layer, LowRank, layer_for
+from guidefold.adapters.readers import reads
 from guidefold.config import AdapterConfig
 
 Shapes = dict[str, tuple[int, ...]]
@@ -14,25 +15,31 @@ def ranks_of(config: AdapterConfig, shapes: Shapes, output: str | None) -> dict[
     return {name: max(config.rank, min(shape[:2])) if name == output else config.rank for name, shape in shapes.items()}
 
 
+def kinds_of(config: AdapterConfig, shapes: Shapes, output: str | None) -> dict[str, type[Layer]]:
+    """Return the targets' layers: a low-rank update of readers and of the output layer, of the others the design."""
+    return {name: LowRank if reads(name) or name == output else DESIGNS[config.design] for name in shapes}
+
+
 def make_layers(config: AdapterConfig, shapes: Shapes, output: str | None) -> nn.ModuleList:
-    """Return the layers of all targets: a low-rank update of the output layer, of the others the design."""
-    ranks, design = ranks_of(config, shapes, output), DESIGNS[config.design]
-    kinds: dict[str, type[Layer]] = {name: LowRank if name == output else design for name in shapes}
+    """Return the layers of all targets."""
+    ranks, kinds = ranks_of(config, shapes, output), kinds_of(config, shapes, output)
     return nn.ModuleList(layer_for(kinds[name], shape, ranks[name]) for name, shape in shapes.items())
 
 
 class Heads(nn.Linear):
     """The modulations of all targets in one product, so that a target pays for its own tokens only.
 
-    `output` names the layer that makes the prediction, the last of the targets, if it is known.
+    The targets are readers, if any, then those of the design, then `output`, the layer that makes the prediction, if it
+    is known.
     """
 
     def __init__(self, config: AdapterConfig, shapes: Shapes, output: str | None) -> None:
-        design, ranks = DESIGNS[config.design], ranks_of(config, shapes, output)
-        counts = {name: (LowRank if name == output else design).modulation(rank) for name, rank in ranks.items()}
+        ranks, kinds = ranks_of(config, shapes, output), kinds_of(config, shapes, output)
+        counts = {name: kind.modulation(ranks[name]) for name, kind in kinds.items()}
         super().__init__(config.width, sum(counts.values()))
-        self.design, self.each = design, design.modulation(config.rank)
+        self.design, self.rank = DESIGNS[config.design], config.rank
         self.counts, self.last = counts, counts.get(output or "", 0)
+        self.readers = sum(map(reads, shapes))
         if config.design != "offset":
             nn.init.zeros_(self.weight)
             nn.init.zeros_(self.bias)
@@ -43,10 +50,16 @@ class Heads(nn.Linear):
 
     def parts(self, code: Tensor, strength: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """Return what each target's layer is given, of the conditions' code [B, W] and the strength [B, 1]."""
-        inner, outer = self(code).split([self.out_features - self.last, self.last], dim=1)
-        alike = inner.unflatten(1, (len(self.counts) - bool(self.last), self.each))
-        parts = self.design.prepare(alike, self.inner(strength)[:, None]).to(dtype).unbind(1)
-        return [*parts, LowRank.prepare(outer, strength).to(dtype)] if self.last else [*parts]
+        reading = self.readers * self.rank
+        sizes = [reading, self.out_features - reading - self.last, self.last]
+        readers, inner, outer = self(code).split(sizes, dim=1)
+        anchor = self.inner(strength)[:, None]
+        parts = [
+            LowRank.prepare(rows_of(readers, self.rank), anchor),
+            self.design.prepare(rows_of(inner, self.design.modulation(self.rank)), anchor),
+            *([LowRank.prepare(outer[:, None], strength[:, None])] if self.last else []),
+        ]
+        return [one for part in parts for one in part.to(dtype).unbind(1)]
 
     def rows(self) -> dict[str, slice]:
         """Return each target's rows of the weights."""
@@ -55,3 +68,8 @@ class Heads(nn.Linear):
             found[name] = slice(start, start + count)
             start += count
         return found
+
+
+def rows_of(values: Tensor, width: int) -> Tensor:
+    """Shape values [B, N * width] as [B, N, width]; there may be none."""
+    return values.unflatten(1, (values.shape[1] // width, width))

@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch._dynamo.config
 from torch import Tensor, nn
 
-from guidefold.adapters.targets import FUSED, shape_of
+from guidefold.adapters.targets import FUSED, is_attention, shape_of
 
 
 @dataclass(eq=False)
@@ -42,6 +41,27 @@ class Attachment:
     negative: dict[str, Tensor] = field(default_factory=dict)
 
 
+def tokens_of(module: nn.Module, inputs: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a target's input and output; an attention's as tokens [B, T, D], where it is given pictures [B, C, H, W].
+
+    Some attentions put out their heads apart, [B, T, H, D / H].
+    """
+    if not is_attention(module):
+        return inputs, output
+    if inputs.dim() == 4:
+        return inputs.flatten(2).mT, output.flatten(2).mT
+    return inputs, output.flatten(inputs.dim() - 1)
+
+
+def shaped_like(output: Tensor, inputs: Tensor, tokens: Tensor) -> Tensor:
+    """Return what `tokens_of` made of an output as it was, in memory too, or later layers round otherwise."""
+    if tokens.shape == output.shape:
+        return tokens
+    if inputs.dim() != 4:
+        return tokens.view(output.shape)
+    return torch.empty_like(output).copy_(tokens.mT.reshape(output.shape))
+
+
 def fusions(denoiser: nn.Module, hooks: dict[str, Any]) -> list[Fusion]:
     """Return every layer that `fuse_qkv_projections` could make of targets with these hooks."""
     found = []
@@ -74,15 +94,3 @@ def follow(attachment: Attachment) -> None:
             fusion.layer = layer
             if layer is not None:
                 attachment.handles.append(layer.register_forward_hook(fusion.hook, with_kwargs=True))
-
-
-def look_for_hooks() -> None:
-    """Keep the compiler from running a graph that it made for a model of the same class without an adapter."""
-    if torch._dynamo.config.skip_nnmodule_hook_guards:
-        torch._dynamo.config.skip_nnmodule_hook_guards = False
-        torch.compiler.reset()  # graphs from before do not look
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Tell whether `module.compile()` or `torch.compile(module)` has been called."""
-    return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")

@@ -176,7 +176,9 @@ def start_from(adapter: Adapter, source: str | Path) -> None:
     alike = adapter.config.design == other.config.design and adapter.spec.output == other.spec.output
     if unlike or not alike or adapter.config.rank != other.config.rank:
         what = unlike[0] if unlike else "design, rank or output layer"
-        raise ModelError(f"cannot start from {source}: it differs in {what}; give the same design, rank and targets")
+        same = {name: value for name, value in other.config.to_dict().items() if value is not None}
+        wanted = ", ".join(f"{name} {value}" for name, value in same.items())
+        raise ModelError(f"cannot start from {source}: it differs in {what}; give {wanted} and the same conditions")
     new = {name: torch.zeros_like(value) for name, value in ours.items() if name not in theirs and is_last(name)}
     adapter.load_state_dict(new | theirs, strict=False)
     nn.init.zeros_(adapter.heads.weight)

@@ -13,15 +13,27 @@ from guidefold.adapters.layers import rows_like
 from guidefold.adapters.targets import attentions, shape_of
 
 READ = "encoder_hidden_states"  # the name of what is read, for denoisers and attentions of diffusers alike
+READS = ":negative"  # what a target is called that is read once more, so that it can be a target of the design too
 
 
 def find_readers(denoiser: nn.Module, spec: ConditionSpec) -> dict[str, nn.Module]:
-    """Return the attentions whose keys are made from the prompt's tokens as the denoiser is given them, by name.
+    """Return the attentions whose keys are made from the prompt's tokens as the denoiser is given them, by target.
 
     There are none without negative prompts, and none where tokens are projected or mixed with the picture's first.
     """
     width = spec.tokens.get(f"{NEGATIVE}{READ}")
-    return {name: module for name, module in attentions(denoiser).items() if width and is_reader(module, width)}
+    found = attentions(denoiser).items() if width else ()
+    return {f"{name}{READS}": module for name, module in found if is_reader(module, width or 0)}
+
+
+def reads(target: str) -> bool:
+    """Tell whether a target is a reader."""
+    return target.endswith(READS)
+
+
+def module_of(denoiser: nn.Module, target: str) -> nn.Module:
+    """Return the module of a target; raises AttributeError where there is none."""
+    return denoiser.get_submodule(target.removesuffix(READS))
 
 
 def is_reader(module: nn.Module, width: int) -> bool:

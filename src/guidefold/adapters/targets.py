@@ -47,8 +47,13 @@ def is_layer(module: nn.Module) -> bool:
 
 
 def is_attention(module: nn.Module) -> bool:
-    """Tell whether a module is an attention: whatever makes queries with a linear layer."""
-    return is_linear(getattr(module, "to_q", nn.Identity()))
+    """Tell whether a module is an attention: whatever makes queries and keys with linear layers."""
+    return all(is_linear(getattr(module, name, nn.Identity())) for name in ("to_q", "to_k"))
+
+
+def is_attended(module: nn.Module) -> bool:
+    """Tell whether a residual of tokens fits a module."""
+    return is_attention(module) or is_linear(module)
 
 
 def attentions(denoiser: nn.Module) -> dict[str, nn.Module]:
@@ -136,7 +141,8 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 def find_targets(denoiser: nn.Module, *, linears: bool, target_modules: tuple[str, ...] | None) -> dict[str, nn.Module]:
     """Return the modules to adapt by name, in the denoiser's order. Raises ModelError when there are none."""
     if target_modules is None:
-        found = block_linears(denoiser) if linears else attentions(denoiser)
+        found = {} if linears else attentions(denoiser)
+        found = found or block_linears(denoiser)
         if not found:
             raise ModelError(
                 f"{type(denoiser).__name__} has no attention blocks to adapt; name layers with target_modules"
@@ -146,16 +152,18 @@ def find_targets(denoiser: nn.Module, *, linears: bool, target_modules: tuple[st
         chosen = {name: module for name, module in denoiser.named_modules() if matches(name, target_modules)}
     except re.error as error:
         raise ModelError(f"target_modules {target_modules[0]!r} is no regular expression: {error}") from error
-    kind = is_layer if linears else is_attention
-    found = {name: module for name, module in chosen.items() if kind(module)}
+    found = {name: module for name, module in chosen.items() if (is_layer if linears else is_attended)(module)}
     if not chosen:
         raise ModelError(
             f"target_modules {list(target_modules)} match nothing in {type(denoiser).__name__}; {hint(denoiser)}"
         )
     if not found:
-        wanted = "linear layers and 2D convolutions" if linears else "attention modules"
+        wanted = "linear layers and 2D convolutions" if linears else "attentions and linear layers"
         name, module = next(iter(chosen.items()))
-        raise ModelError(f"target_modules match {name}, a {type(module).__name__}, but this design adapts {wanted}")
+        more = "; low_rank takes convolutions" if not linears and is_layer(module) else ""
+        raise ModelError(
+            f"target_modules match {name}, a {type(module).__name__}, but this design adapts {wanted}{more}"
+        )
     return found
 
 

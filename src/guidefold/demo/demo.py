@@ -14,7 +14,7 @@ from guidefold.evaluation.evaluate import evaluate
 
 MINUTES = 4.0  # what the settings below take on two CPU cores
 
-ADAPTER = AdapterConfig(target_modules=bundle.TARGETS)
+ADAPTER = AdapterConfig(design="low_rank", rank=8, target_modules=bundle.TARGETS)
 TRAJECTORY = TrajectoryConfig(trajectories=96, keep=10, shard=16)
 TRAIN = TrainConfig(
     steps=90, batch_size=32, learning_rate=4e-3, ema_decay=0.97, validation=4, validate_every=45, checkpoint_every=45
