@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8, help="of low_rank; other designs get the rank of equal size")
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=[*DESIGNS])
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=[*SOURCES])
+    parser.add_argument("--seed", type=int, default=0, help="of initialisation and order, not of the trajectories")
     parser.add_argument("--output", help="name of the results; default: what is compared")
     parser.add_argument("--work", type=Path, help="folder that keeps the recorded store; default: a temporary one")
     options = parser.parse_args()
@@ -86,7 +87,7 @@ def main() -> None:
 def settings(options: Any, source: str) -> TrainConfig:
     return TrainConfig(
         source=source, steps=options.steps, batch_size=options.batch_size, learning_rate=4e-3, ema_decay=0.97,
-        validation=8, validate_every=options.steps, checkpoint_every=options.steps,
+        validation=8, validate_every=options.steps, checkpoint_every=options.steps, seed=options.seed,
     )  # fmt: skip
 
 
