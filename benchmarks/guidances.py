@@ -35,6 +35,12 @@ SCALES = (2.0, 4.0, 8.0)
 PAG_SCALE = 2.0
 STYLES = ("", ", noto", "", ", twemoji")
 STRETCH = 40  # names
+# besides the linear layers of its transformer blocks, those around them and the convolutions: half of the bundled UNet
+# works at a resolution without attention
+TARGETS = (
+    *("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "time_emb_proj"),
+    *("conv1", "conv2", "conv_shortcut", "conv"),
+)
 
 
 def main() -> None:
@@ -56,7 +62,7 @@ def main() -> None:
 
 
 def trained(pipe: Any, train: TrainConfig, trajectory: TrajectoryConfig, work: Path) -> Adapter:
-    shape = AdapterConfig(design="low_rank", rank=32, target_modules=bundle.TARGETS)
+    shape = AdapterConfig(design="low_rank", rank=32, target_modules=TARGETS)
     adapter = distill(pipe, bundle.prompts(), work, adapter=shape, trajectory=trajectory, config=train)
     if not PartialState().is_main_process:
         sys.exit()  # one of `torchrun --nproc-per-node N` judges

@@ -14,12 +14,6 @@ from guidefold.trajectories.conditions import read_conditions
 
 HERE = Path(__file__).parent
 TEACHER = HERE / "teacher"
-# besides the default, the layers around its transformer blocks and its convolutions: half of this small UNet works at a
-# resolution without attention
-TARGETS = (
-    *("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "time_emb_proj"),
-    *("conv1", "conv2", "conv_shortcut", "conv"),
-)
 PROMPTS = TEACHER / "prompts.txt"
 HELD_OUT_PROMPTS = TEACHER / "held_out_prompts.txt"
 
