@@ -16,7 +16,7 @@ from guidefold.adapters.hooks import Attachment, Target, follow, fusions, shaped
 from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer
 from guidefold.adapters.readers import READS, find_readers, module_of, negative_tokens, read_negative, reads
 from guidefold.adapters.scales import Scale, as_scales
-from guidefold.adapters.targets import find_targets, shape_of, unwrapped
+from guidefold.adapters.targets import find_targets, is_attention, shape_of, unwrapped
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import argument_names, chosen_denoiser, read_call
 from guidefold.errors import InputError, ModelError
@@ -103,8 +103,7 @@ class Adapter(nn.Module):
         pairs = zip(attachment.targets, self.layers, strict=True)
         # not on what LoRA has wrapped around them, which goes when LoRA is unloaded
         modules = {name: unwrapped(module_of(denoiser, name)) for name in self.shapes}
-        makers = [self._reader_hook if reads(name) else self._hook for name in modules]
-        hooks = {name: make(*pair) for name, make, pair in zip(modules, makers, pairs, strict=True)}  # pyright: ignore[reportArgumentType]
+        hooks = {name: self._hook_for(name, modules[name], *pair) for name, pair in zip(modules, pairs, strict=True)}  # pyright: ignore[reportArgumentType]
         for layer, hook in zip(modules.values(), hooks.values(), strict=True):
             attachment.handles.append(layer.register_forward_hook(hook, with_kwargs=True))
         attachment.fusions = fusions(denoiser, hooks)
@@ -238,6 +237,9 @@ class Adapter(nn.Module):
             return like.new_zeros(like.shape[0], 0, like.shape[1])
         return self.memory(tensors[next(iter(self.spec.tokens))].to(self.memory.weight.dtype))
 
+    def _hook_for(self, name: str, module: nn.Module, target: Target, layer: Layer) -> Any:
+        return self._reader_hook(target, layer) if reads(name) else self._hook(target, layer, is_attention(module))
+
     def _reader_hook(self, target: Target, layer: Layer) -> Any:
         def change(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
             attachment = self._attachment
@@ -250,7 +252,7 @@ class Adapter(nn.Module):
 
         return change
 
-    def _hook(self, target: Target, layer: Layer) -> Any:
+    def _hook(self, target: Target, layer: Layer, attends: bool) -> Any:
         def change(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
             attachment = self._attachment
             if not self.enabled or attachment is None:
@@ -260,9 +262,9 @@ class Adapter(nn.Module):
             inputs = args[0] if args else kwargs["hidden_states"]
             # joint attention answers with both streams: the first is the picture's
             first = output[0] if isinstance(output, tuple) else output
-            tokens = tokens_of(module, inputs, first)
+            tokens = tokens_of(inputs, first) if attends else (inputs, first)
             changed = layer(*tokens, target.modulation, attachment.strength, attachment.tokens)
-            changed = shaped_like(first, inputs, changed)
+            changed = shaped_like(first, inputs, changed) if attends else changed
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         return change

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from guidefold.adapters.targets import FUSED, is_attention, shape_of
+from guidefold.adapters.targets import FUSED, shape_of
 
 
 @dataclass(eq=False)
@@ -41,13 +41,11 @@ class Attachment:
     negative: dict[str, Tensor] = field(default_factory=dict)
 
 
-def tokens_of(module: nn.Module, inputs: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a target's input and output; an attention's as tokens [B, T, D], where it is given pictures [B, C, H, W].
+def tokens_of(inputs: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """Return an attention's input and output as tokens [B, T, D], where it is given pictures [B, C, H, W].
 
     Some attentions put out their heads apart, [B, T, H, D / H].
     """
-    if not is_attention(module):
-        return inputs, output
     if inputs.dim() == 4:
         return inputs.flatten(2).mT, output.flatten(2).mT
     return inputs, output.flatten(inputs.dim() - 1)
