@@ -111,7 +111,7 @@ def designs(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any)
         for source in options.sources:
             config = settings(options, source)
             states = (
-                RecordedStates(store, config)
+                RecordedStates([store], config)
                 if source == "recorded"
                 else OnlineStates(pipe, bundle.prompts(), trajectory, config)
             )
@@ -168,7 +168,7 @@ def data(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) ->
     """Train the default design on recorded trajectories and on noised data."""
     config, rows = settings(options, "recorded"), []
     for name in ("trajectories", "noised data"):
-        recorded = RecordedStates(store, config)
+        recorded = RecordedStates([store], config)
         source = recorded if name == "trajectories" else NoisedData(pipe, recorded, seed=5)
         rows.append({"data": name, **trained(pipe, source, AdapterConfig(), config)})
         print(rows[-1], flush=True)
@@ -179,7 +179,7 @@ def output(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) 
     """Train the default design with and without the layer that makes the prediction."""
     config, rows = settings(options, "recorded"), []
     for name in ("adapted", "not adapted"):
-        source = RecordedStates(store, config)
+        source = RecordedStates([store], config)
         if name == "not adapted":
             source.spec = replace(source.spec, output=None)
         rows.append({"output": name, **trained(pipe, source, AdapterConfig(), config)})
@@ -198,7 +198,7 @@ def losses(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) 
     config, rows = settings(options, "recorded"), []
     for name, weights in (("every state alike", guidance_weights), ("plain squared errors", plain)):
         with patch("guidefold.distillation.loop.guidance_weights", weights):
-            rows.append({"loss": name, **trained(pipe, RecordedStates(store, config), AdapterConfig(), config)})
+            rows.append({"loss": name, **trained(pipe, RecordedStates([store], config), AdapterConfig(), config)})
         print(rows[-1], flush=True)
     return rows
 

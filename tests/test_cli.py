@@ -113,6 +113,8 @@ def test_options_reach_their_config(received: Recorder) -> None:
     assert received["train"] == TrainConfig(gradient_checkpointing=True, learning_rate=1e-4, seed=5)
     assert received["trajectory"] == TrajectoryConfig(keep=2, seed=5)
     assert received["dry_run"] is True and received["conditions"] == Path("prompts.txt")
+    assert cli.main(["train", "--store", "first", "own", "--rank", "3"]) == 0
+    assert received["store"] == [Path("first"), Path("own")]
 
 
 def test_defaults_are_those_of_the_configs(received: Recorder) -> None:

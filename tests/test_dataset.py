@@ -32,7 +32,7 @@ def store(tmp_path_factory) -> Store:
 
 
 def test_a_batch_holds_the_rows_asked_for_in_their_order(store):
-    states = StateSet(store)
+    states = StateSet([store])
     assert len(states) == 66
     assert states.trajectories.tolist() == list(range(22))
     indices = torch.tensor([65, 0, 13, 40, 0, 2, 1])
@@ -45,7 +45,7 @@ def test_a_batch_holds_the_rows_asked_for_in_their_order(store):
 
 
 def test_changing_a_batch_does_not_change_the_store(store):
-    states = StateSet(store)
+    states = StateSet([store])
     states.batch(torch.tensor([5]))["latents"].zero_()
     assert states.batch(torch.tensor([5]))["latents"].any()
     store.verify()
@@ -58,7 +58,7 @@ def test_prompts_of_other_lengths_never_meet_in_a_batch(tmp_path):
         text = torch.zeros(1, length, 3)
         rows = {"trajectory": torch.tensor([number]), "step": torch.tensor([0]), "trajectory.call.text": text}
         store.write_shard(number, rows | {"trajectory.condition": torch.tensor([0])})
-    states = StateSet(store)
+    states = StateSet([store])
     assert [group.tolist() for group in states.groups] == [[0, 2, 3, 5, 7, 8], [1, 4], [6]]
     for epoch in range(3):
         steps = range(epoch * 5, epoch * 5 + 5)  # of at most two states: three, one and one
@@ -76,15 +76,15 @@ def test_an_incomplete_or_damaged_store_is_told(store, tmp_path):
     data[-1] ^= 1
     copy.shard_path(2).write_bytes(data)
     with pytest.raises(StoreError, match="shard-00002"):
-        split(copy, 3)
+        split([copy], 3)
     copy.shard_path(2).unlink()
     with pytest.raises(StoreError, match="lacks 1 of 6 shards; run record again"):
-        StateSet(copy)
+        StateSet([copy])
 
 
 @pytest.mark.parametrize("validation", [0, 1, 3, 4, 10])
 def test_no_condition_is_both_trained_on_and_validated_on(store, validation):
-    train, held = split(store, validation)
+    train, held = split([store], validation)
     assert validation <= len(held.trajectories) < validation + 4
     assert len(held) == 3 * len(held.trajectories)
     assert sorted(train.trajectories.tolist() + held.trajectories.tolist()) == list(range(22))
@@ -95,13 +95,13 @@ def test_no_condition_is_both_trained_on_and_validated_on(store, validation):
 
 
 def test_a_split_is_the_same_every_time_and_grows(store):
-    held = [set(split(store, validation)[1].trajectories.tolist()) for validation in (3, 3, 9)]
+    held = [set(split([store], validation)[1].trajectories.tolist()) for validation in (3, 3, 9)]
     assert held[0] == held[1] < held[2]
 
 
 def test_holding_out_everything_is_refused(store):
-    with pytest.raises(InputError, match="validation is 30, which holds out every prompt of the store; give at most"):
-        split(store, 30)
+    with pytest.raises(InputError, match="validation is 30, which holds out every recorded prompt; give at most"):
+        split([store], 30)
     with pytest.raises(InputError, match="give at most 0"):
         held_out(torch.zeros(8, dtype=torch.int64), 1, 0)
     for validation in range(23):

@@ -30,7 +30,7 @@ CASES = {
 def test_an_adapter_is_trained_on_prompts_of_any_length(name, tmp_path):
     pipe, one_by_one = build(name).pipe, trajectory(record_batch=1, shard=1)
     store = record(pipe, PROMPTS, tmp_path / "store", one_by_one, **CASES[name])
-    assert len(StateSet(store).groups) > 1
+    assert len(StateSet([store]).groups) > 1
     adapter = train(pipe, tmp_path / "run", store=store.folder, adapter=ADAPTER, config=TRAIN)
     assert adapter.trained["recovered"] is not None
 

@@ -61,7 +61,7 @@ def call(command: str, options: dict[str, Any]) -> None:
     getattr(commands, command)(**options)
 
 
-def check_source(source: str, store: Path | None, conditions: Path | None) -> None:
+def check_source(source: str, store: list[Path] | None, conditions: Path | None) -> None:
     """Raise InputError unless training has what its states come from."""
     if source == "recorded" and store is None:
         raise InputError("training on recorded states needs --store; or give --source online and --conditions")
@@ -134,7 +134,8 @@ def add_train(commands: Any) -> None:
     groups: Groups = {"adapter": AdapterConfig, "train": TrainConfig, "trajectory": TrajectoryConfig}
     command = add_command(commands, "train", "train an adapter on a store, or on states made on the fly", groups)
     add_model(command)
-    command.add_argument("--store", type=Path, metavar="FOLDER", help="store to train on, for --source recorded")
+    text = "one or more stores to train on, for --source recorded"
+    command.add_argument("--store", type=Path, nargs="+", metavar="FOLDER", help=text)
     add_conditions(command, required=False)
     add_output(command, "runs/adapter", "folder of the run")
     add_dry_run(command)

@@ -76,7 +76,7 @@ def record(
 def train(
     *,
     model: str,
-    store: Path | None,
+    store: list[Path] | None,
     conditions: Path | None,
     output: Path,
     adapter: AdapterConfig,
@@ -86,7 +86,7 @@ def train(
     dtype: str,
     dry_run: bool,
 ) -> None:
-    """Train an adapter on a store, or on states made on the fly from conditions."""
+    """Train an adapter on stores, or on states made on the fly from conditions."""
     prompts = None if conditions is None else read_conditions(conditions)
     pipe = models.load_pipeline(model, device, dtype)
     if dry_run:

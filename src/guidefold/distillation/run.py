@@ -24,6 +24,7 @@ from guidefold.processes import place
 from guidefold.trajectories.conditions import read_conditions
 from guidefold.trajectories.identity import fingerprint
 from guidefold.trajectories.recorder import Recorder
+from guidefold.trajectories.several import Folders, drawn_of, open_stores
 from guidefold.trajectories.store import Store
 from guidefold.ui import progress
 
@@ -63,22 +64,23 @@ def train(
     pipe: Any,
     output: str | Path,
     *,
-    store: str | Path | None = None,
+    store: Folders | None = None,
     conditions: Conditions | None = None,
     adapter: AdapterConfig | None = None,
     config: TrainConfig | None = None,
     trajectory: TrajectoryConfig | None = None,
 ) -> Adapter:
-    """Train an adapter on a store (`source="recorded"`) or on trajectories made on the fly (`source="online"`).
+    """Train an adapter on stores (`source="recorded"`) or on trajectories made on the fly (`source="online"`).
 
-    Returns the best adapter, not attached; `output` holds best/, last/, log.jsonl and the checkpoint that the same call
-    resumes from. The pipeline is left as it was.
+    `store` is one or several that agree in all but what decides which states they hold. Returns the best adapter, not
+    attached; `output` holds best/, last/, log.jsonl and the checkpoint that the same call resumes from. The pipeline is
+    left as it was.
     """
     config, trajectory = config or TrainConfig(), trajectory or TrajectoryConfig()
     if config.tracker and find_spec(config.tracker) is None:
         raise InputError(f"tracker is {config.tracker} but it is not installed; install it, or leave tracker out")
     source = open_source(pipe, store, conditions, config, trajectory)
-    drawn = Store.open(store).config if store is not None and config.source == "recorded" else trajectory
+    drawn = drawn_of(open_stores(store)) if store is not None and config.source == "recorded" else trajectory
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     folder = Path(output)
     torch.manual_seed(config.seed)
@@ -102,7 +104,7 @@ def train(
 
 def open_source(
     pipe: Any,
-    store: str | Path | None,
+    store: Folders | None,
     conditions: Conditions | None,
     config: TrainConfig,
     trajectory: TrajectoryConfig,
@@ -116,9 +118,9 @@ def open_source(
         return OnlineStates(pipe, as_conditions(conditions), trajectory, config)
     if store is None:
         raise InputError("source is recorded but there is no store; record one first, or choose source online")
-    opened = Store.open(store)
-    opened.check_model(fingerprint(chosen_denoiser(pipe, opened.header["spec"].get("denoiser"))))
-    return RecordedStates(opened, config)
+    stores = open_stores(store)
+    stores[0].check_model(fingerprint(chosen_denoiser(pipe, stores[0].header["spec"].get("denoiser"))))
+    return RecordedStates(stores, config)
 
 
 def origin(pipe: Any, denoiser: Any, config: TrainConfig, trajectory: TrajectoryConfig) -> dict[str, Any]:

@@ -38,14 +38,14 @@ class Source(Protocol):
 
 
 class RecordedStates:
-    """States of a store."""
+    """States of one store or of several that agree, as `open_stores` makes sure."""
 
-    def __init__(self, store: Store, config: TrainConfig) -> None:
+    def __init__(self, stores: Sequence[Store], config: TrainConfig) -> None:
         self.config = config
-        self.identity = store.identity[:16]
-        self.static = store.header["static"]
-        self.spec = ConditionSpec(**store.header["spec"])
-        self.training, self.held_out = split(store, config.validation)
+        self.identity = " ".join(store.identity[:16] for store in stores)
+        self.static = stores[0].header["static"]
+        self.spec = ConditionSpec(**stores[0].header["spec"])
+        self.training, self.held_out = split(stores, config.validation)
 
     def batch(self, step: int) -> States:
         size = self.config.batch_size

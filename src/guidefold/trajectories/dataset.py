@@ -12,23 +12,28 @@ from guidefold.trajectories.store import SHARED, Store
 
 
 class StateSet:
-    """The states of a complete store, or of some of its trajectories.
+    """The states of complete stores, or of some of their trajectories.
 
-    `trajectories` holds the trajectories' numbers, ascending. Tensors stay on disk until a batch asks for their rows.
+    `trajectories` holds the trajectories' numbers, ascending; those of a second store go on where the first one's end.
+    Tensors stay on disk until a batch asks for their rows.
     """
 
-    def __init__(self, store: Store, *, trajectories: Tensor | None = None, verify: bool = True) -> None:
+    def __init__(self, stores: Sequence[Store], *, trajectories: Tensor | None = None, verify: bool = True) -> None:
         """Map all shards; `verify` reads them to compare checksums. Raises StoreError if one is missing or damaged."""
-        if missing := store.missing_shards():
-            raise StoreError(
-                f"the store {store.folder} lacks {len(missing)} of {store.shards} shards; run record again to go on"
-            )
-        numbers = range(store.shards)
-        self._shards = [store.read_shard(number, verify=verify) for number in numbers]
-        self._firsts = [store.shard_trajectories(number).start for number in numbers]
+        self._shards, self._firsts, owners, before = [], [], [], 0
+        for store in stores:
+            if missing := store.missing_shards():
+                raise StoreError(
+                    f"the store {store.folder} lacks {len(missing)} of {store.shards} shards; run record again to go on"
+                )
+            for number in range(store.shards):
+                self._shards.append(store.read_shard(number, verify=verify))
+                self._firsts.append(store.shard_trajectories(number).start)
+                owners.append(self._shards[-1]["trajectory"] + before)
+            before += store.config.trajectories
         # places [n, 2]: shard and row of every state; owners [n]: its trajectory
         places = torch.cat([rows_of(number, shard) for number, shard in enumerate(self._shards)])
-        owners = torch.cat([shard["trajectory"] for shard in self._shards])
+        owners = torch.cat(owners)
         self.trajectories = owners.unique() if trajectories is None else trajectories.unique()
         self._places = places[torch.isin(owners, self.trajectories)]
         kinds = torch.tensor(alike(self._shards))[self._places[:, 0]]
@@ -81,18 +86,18 @@ def gathered(shard: Mapping[str, Tensor], rows: Tensor, first: int) -> dict[str,
     }
 
 
-def split(store: Store, validation: int) -> tuple[StateSet, StateSet]:
+def split(stores: Sequence[Store], validation: int) -> tuple[StateSet, StateSet]:
     """Return training and validation states; no condition is in both.
 
-    Whole conditions are held out, in an order that depends on the store's seed only, until they have at least
+    Whole conditions are held out, in an order that depends on the first store's seed only, until they have at least
     `validation` trajectories. Raises InputError if nothing would be left to train on, StoreError for a damaged store.
     """
-    everything = StateSet(store)
-    held = held_out(everything.conditions, validation, store.config.seed)
+    everything = StateSet(stores)
+    held = held_out(everything.conditions, validation, stores[0].config.seed)
     numbers = everything.trajectories
     return (
-        StateSet(store, trajectories=numbers[~held], verify=False),
-        StateSet(store, trajectories=numbers[held], verify=False),
+        StateSet(stores, trajectories=numbers[~held], verify=False),
+        StateSet(stores, trajectories=numbers[held], verify=False),
     )
 
 
@@ -102,7 +107,7 @@ def held_out(conditions: Tensor, validation: int, seed: int) -> Tensor:
     order = sorted(range(len(names)), key=lambda n: hashed(seed, "validation", int(names[n])))
     most = len(conditions) - int(counts[order[-1]])
     if validation > most:
-        raise InputError(f"validation is {validation}, which holds out every prompt of the store; give at most {most}")
+        raise InputError(f"validation is {validation}, which holds out every recorded prompt; give at most {most}")
     # Taken while the trajectories of the conditions before it do not suffice.
     before = counts[order].cumsum(0) - counts[order]
     return torch.isin(conditions, names[order][before < validation])

@@ -36,6 +36,7 @@ PARTIAL = ".guidefold-partial"
 SHARED = "trajectory."
 RECORD = "guidefold"
 ATTEMPTS = 3
+LONGEST = 80  # characters of a value in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,8 +227,13 @@ def differences(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = ""
         if isinstance(old, dict) and isinstance(new, dict):
             yield from differences(old, new, f"{prefix}{key}.")
         elif key not in stored or key not in wanted or old != new:
-            before, now = (repr(header[key]) if key in header else "nothing" for header in (stored, wanted))
+            before, now = (brief(repr(header[key])) if key in header else "nothing" for header in (stored, wanted))
             yield f"{prefix}{key}", before, now
+
+
+def brief(text: str) -> str:
+    """Return a text, or its beginning: a list of prompts would fill the screen."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text):,} characters)"
 
 
 def write_whole(path: Path, data: bytes) -> None:
