@@ -14,10 +14,10 @@ PROMPTS = ["a red fox", "a blue cat"]
 STEPS = 3
 
 
-def build(pipe, *, design="bottleneck", **settings) -> Adapter:
+def build(pipe, *, design="bottleneck", rank=2, **settings) -> Adapter:
     """Return an adapter for a pipeline that does something."""
     spec = Recorder(pipe, PROMPTS, TrajectoryConfig()).spec
-    adapter = Adapter.build(pipe.unet, spec, AdapterConfig(design=design, rank=2, width=8, **settings))
+    adapter = Adapter.build(pipe.unet, spec, AdapterConfig(design=design, rank=rank, width=8, **settings))
     shake(adapter)
     return adapter
 

@@ -19,6 +19,7 @@ MINIMAL = {
     "record": ["--conditions", "prompts.txt"],
     "train": ["--store", "store"],
     "distill": ["--conditions", "prompts.txt"],
+    "merge": ["one", "other"],
     "sample": ["a fox"],
     "observe": ["a fox"],
     "eval": [],
@@ -38,7 +39,7 @@ class Recorder(dict[str, Any]):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, outcome: BaseException | None = None) -> None:
         self.outcome = outcome
-        for name in ("demo", "observe", "record", "train", "distill", "sample", "evaluate", "report", "info"):
+        for name in ("evaluate" if name == "eval" else name for name in MINIMAL):
             monkeypatch.setattr(commands, name, self.replace(getattr(commands, name)))
 
     def replace(self, function: Any) -> Any:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from guidefold.adapters.hub import load as load
     from guidefold.adapters.hub import push_to_hub as push_to_hub
     from guidefold.adapters.hub import save_pretrained as save_pretrained
+    from guidefold.adapters.merging import merge as merge
     from guidefold.capture import observe as observe
     from guidefold.distillation.run import distill as distill
     from guidefold.distillation.run import record as record
@@ -29,6 +30,7 @@ _PLACES = {
     "AdapterGroup": ("guidefold.adapters.group", "AdapterGroup"),
     "load": ("guidefold.adapters.hub", "load"),
     "save_pretrained": ("guidefold.adapters.hub", "save_pretrained"),
+    "merge": ("guidefold.adapters.merging", "merge"),
     "push_to_hub": ("guidefold.adapters.hub", "push_to_hub"),
     "distill": ("guidefold.distillation.run", "distill"),
     "record": ("guidefold.distillation.run", "record"),
@@ -36,8 +38,8 @@ _PLACES = {
 }
 
 __all__ = [
-    "Adapter", "AdapterGroup", "AdapterGuidance", "__version__", "distill", "load", "observe", "push_to_hub", "record",
-    "save_pretrained", "train",
+    "Adapter", "AdapterGroup", "AdapterGuidance", "__version__", "distill", "load", "merge", "observe", "push_to_hub",
+    "record", "save_pretrained", "train",
 ]  # fmt: skip
 
 

@@ -100,8 +100,8 @@ def parser() -> Parser:
     root = Parser(prog="guidefold", description="Fold classifier-free guidance into one forward pass.")
     root.add_argument("--version", action="version", version=f"guidefold {version('guidefold')}")
     commands = root.add_subparsers(metavar="COMMAND", required=True)
-    adders = (add_demo, add_observe, add_record, add_train, add_distill, add_sample, add_eval, add_report, add_info)
-    for add in adders:
+    making = (add_demo, add_observe, add_record, add_train, add_distill, add_merge)
+    for add in (*making, add_sample, add_eval, add_report, add_info):
         add(commands)
     return root
 
@@ -148,6 +148,15 @@ def add_distill(commands: Any) -> None:
     add_conditions(command, required=True)
     add_output(command, "runs/adapter", "folder of the run")
     add_dry_run(command)
+
+
+def add_merge(commands: Any) -> None:
+    command = add_command(commands, "merge", "average adapters that were trained from the same start")
+    text = "folders or hub names of at least two adapters"
+    command.add_argument("adapters", nargs="+", metavar="ADAPTER", help=text)
+    text = "how much each counts; default: all alike"
+    command.add_argument("--shares", type=positive(float), nargs="+", metavar="X", help=text)
+    add_output(command, "runs/merged", "folder of the mean")
 
 
 def add_sample(commands: Any) -> None:

@@ -9,6 +9,7 @@ from guidefold import models, ui
 from guidefold.adapters import Adapter
 from guidefold.adapters.group import AdapterGroup
 from guidefold.adapters.hub import BUNDLED, BUNDLED_FOLDER, describe
+from guidefold.adapters.merging import merge as mean_of
 from guidefold.capture import observe as watch
 from guidefold.capture.run import as_conditions
 from guidefold.capture.switch import first_dial, has_guider
@@ -123,6 +124,12 @@ def distill(
         return
     trained = run.distill(pipe, prompts, output, adapter=adapter, trajectory=trajectory, config=train)
     say_trained(trained, output)
+
+
+def merge(*, adapters: list[str], shares: list[float] | None, output: Path) -> None:
+    """Average adapters that were trained from the same start."""
+    mean_of(adapters, shares).save_pretrained(output)
+    ui.say(f"the mean of {len(adapters)} adapters is in {output}")
 
 
 def say_trained(adapter: Adapter | AdapterGroup, output: Path) -> None:

@@ -43,7 +43,7 @@ image = pipe("a prompt", guidance_scale={middle:g}).images[0]
 |---|---|
 | design | {design}, rank {rank}, {targets} targets |
 | parameters | {parameters:,} |
-| trained on | {source} states, {steps} steps |
+| trained on | {source} states, {steps} steps{merged} |
 | guidance recovered on held-out conditions | {recovered} |
 
 Method: adapter guidance distillation (Perez Jensen & Sadat, arXiv 2503.07274). Made with guidefold {version}.
@@ -85,6 +85,7 @@ def model_card(adapter: Adapter, name: str) -> str:
         parameters=adapter.parameter_count(),
         source=trained.get("source", "no"),
         steps=trained.get("steps", 0),
+        merged=f", mean of {trained['merged']} adapters" if "merged" in trained else "",
         recovered="not measured" if recovered is None else f"{recovered:.1%}",
         version=__version__,
     )

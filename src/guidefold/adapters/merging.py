@@ -1,0 +1,55 @@
+"""The mean of several adapters, which is better than each of them where they were trained from the same start.
+
+What each has learnt by heart of its own trajectories is averaged away, what all have learnt stays (model soups,
+Wortsman et al., arXiv 2203.05482).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from guidefold.adapters.adapter import Adapter
+from guidefold.adapters.hub import describe, from_pretrained
+from guidefold.errors import InputError, ModelError
+
+
+def merge(sources: Sequence[str | Path], shares: Sequence[float] | None = None) -> Adapter:
+    """Return an adapter whose weights are the mean of saved ones', weighted by their shares.
+
+    Shares are positive and need not add up to 1; without them all count alike. Raises InputError or ModelError where an
+    adapter cannot be loaded, and ModelError where two are not of one shape or not for one base model.
+    """
+    shares = [1.0] * len(sources) if shares is None else [float(share) for share in shares]
+    if len(sources) < 2:
+        raise InputError(f"there is {len(sources) or 'no'} adapter to merge; give at least two")
+    if len(shares) != len(sources):
+        raise InputError(f"there are {len(shares)} shares for {len(sources)} adapters; give one each")
+    if bad := [share for share in shares if not 0 < share < float("inf")]:
+        raise InputError(f"a share is {bad[0]:g}; give positive numbers")
+    adapters = [from_pretrained(source) for source in sources]
+    for source, other in zip(sources, adapters, strict=True):
+        if unlike := [name for name, value in kind_of(other).items() if value != kind_of(adapters[0])[name]]:
+            raise ModelError(f"cannot merge {sources[0]} and {source}: they differ in {unlike[0]}; merge what is alike")
+    parts = [(adapter.state_dict(), share / sum(shares)) for adapter, share in zip(adapters, shares, strict=True)]
+    mean = {name: sum(share * weights[name] for weights, share in parts) for name in parts[0][0]}
+    merged = adapters[0]
+    merged.trained = told_of([adapter.trained for adapter in adapters])
+    merged.load_state_dict(mean)
+    return merged
+
+
+def kind_of(adapter: Adapter) -> dict[str, Any]:
+    """Return what adapters must agree in."""
+    described, trained = describe(adapter), adapter.trained
+    alike = {**described["adapter"], **described["spec"], "targets": described["shapes"]}
+    return {**alike, "base model": trained.get("base_fingerprint")}
+
+
+def told_of(trained: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a mean says of its training: the scales that all know, the steps of the longest."""
+    steps = max((one.get("steps") or 0 for one in trained), default=0)
+    told = {**trained[0], "steps": steps, "recovered": None, "merged": sum(one.get("merged", 1) for one in trained)}
+    for name, narrowest in (("scale_min", max), ("scale_max", min)):
+        if values := [one[name] for one in trained if name in one]:
+            told[name] = narrowest(values)
+    return told
