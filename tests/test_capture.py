@@ -208,7 +208,7 @@ def test_a_failing_run_leaves_nothing_behind():
     pipe = pipeline()
     before = snapshot(pipe)
     with pytest.raises(ZeroDivisionError):
-        run(pipe, CALL, answer=lambda name, number: 1 / 0)
+        run(pipe, CALL, answer=lambda name, number, call: 1 / 0)
     assert snapshot(pipe) == before
     with pytest.raises(ZeroDivisionError), taped(pipe):
         raise ZeroDivisionError

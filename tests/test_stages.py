@@ -43,7 +43,7 @@ def test_a_guider_is_folded_and_turned_on_again():
     assert recorder.spec.guider and teacher.rows == 2 * folded.rows
     assert all(scale.tolist() == [3.0] for scale in seen.scales) and seen.negatives[0]
     with pytest.raises(ZeroDivisionError):
-        run(pipe, call, answer=lambda name, number: 1 / 0)
+        run(pipe, call, answer=lambda name, number, call: 1 / 0)
     assert pipe.guider._enabled
     adapter.detach()
     pipe.guider.guidance_scale = 6.0

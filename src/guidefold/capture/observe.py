@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from guidefold.answers import packed
+from guidefold.capture.known import KnownAnswers, parts_of
 from guidefold.capture.mapping import OutputMap
 from guidefold.capture.switch import Switch
 from guidefold.capture.tape import Tape
@@ -30,6 +31,12 @@ class Observation:
     target_error: float
     input_error: float
     result_error: float
+    knows_bare: bool  # the guided run's answers are those without guidance too, as far as they are asked the same
+
+    @property
+    def passes(self) -> float:
+        """The passes of a step that tell an image's state: with guidance, and without it unless they are known."""
+        return (self.guided.rows + (not self.knows_bare) * self.bare.rows) / self.bare.rows
 
     @property
     def denoisers(self) -> tuple[str, ...]:
@@ -75,7 +82,15 @@ def observe(pipe: Any, **call: Any) -> Observation:
     return Observation(
         switch=watch.switch, guided=watch.guided, bare=watch.bare, maps=tuple(maps), targets=targets,
         target_error=target_error, input_error=input_error(watch), result_error=result_error,
+        knows_bare=knows_bare(watch, tolerance),
     )  # fmt: skip
+
+
+def knows_bare(watch: Watch, tolerance: float) -> bool:
+    """Tell whether every answer without guidance is among those with guidance."""
+    known = KnownAnswers(watch.guided)
+    pairs = [(one.answer, known(one.denoiser, number, one.call)) for number, one in enumerate(watch.bare.called)]
+    return all(there is not None and difference(packed(there), packed(here)) <= tolerance for here, there in pairs)
 
 
 def renewed(call: dict[str, Any]) -> Callable[[], dict[str, Any]]:
@@ -134,26 +149,6 @@ def input_error(watch: Watch) -> float:
         ]
         worst = max(worst, min((distance(branch, called.call.tensors) for branch in branches), default=float("inf")))
     return worst
-
-
-def parts_of(tensors: dict[str, Tensor], like: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Split the inputs of several branches in one batch into the branches."""
-    counts = {
-        tensors[name].shape[0] // max(1, value.shape[0])
-        for name, value in like.items()
-        if name in tensors and value.dim() and value.shape[0]
-    }
-    count = max(counts, default=1)
-    return [
-        {name: branch(value, like[name], part) for name, value in tensors.items() if name in like}
-        for part in range(count)
-    ]
-
-
-def branch(value: Tensor, like: Tensor, part: int) -> Tensor:
-    if value.shape == like.shape or not like.dim():
-        return value
-    return value[part * like.shape[0] : (part + 1) * like.shape[0]]
 
 
 def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:

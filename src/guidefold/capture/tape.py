@@ -14,7 +14,7 @@ from guidefold.answers import leaves, refilled
 from guidefold.denoiser import Call, components, denoisers, quiet, read_call, replaced
 from guidefold.errors import ModelError
 
-Answer = Callable[[str, int], Any]  # (denoiser, number of the call among all) -> what it answers
+Answer = Callable[[str, int, Call], Any]  # (denoiser, number of the call among all, the call) -> what it answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,9 @@ def cloned(value: Any) -> Any:
 def taped(pipe: Any, *, answer: Answer | None = None, forced: Sequence[Step] = ()) -> Iterator[Tape]:
     """Watch a run.
 
-    With `answer` the denoisers do not compute: their k-th call in all returns `answer(denoiser, k)`. With `forced` the
-    k-th step goes where `forced[k]` went, so that the run follows another run's trajectory; the tape keeps what it
-    received itself.
+    With `answer` the denoisers do not compute: their k-th call in all returns `answer(denoiser, k, call)`, unless that
+    is None. With `forced` the k-th step goes where `forced[k]` went, so that the run follows another run's trajectory;
+    the tape keeps what it received itself.
     """
     tape = Tape()
     with ExitStack() as stack:
@@ -98,7 +98,7 @@ def watched_forward(name: str, module: nn.Module, tape: Tape, answer: Answer | N
         call = read_call(module, args, kwargs)
         # cloned before the call: caches among the arguments grow
         call = Call(**{**vars(call), "tensors": {key: cloned(value) for key, value in call.tensors.items()}})
-        result = None if answer is None else answer(name, len(tape.called))
+        result = None if answer is None else answer(name, len(tape.called), call)
         result = forward(*args, **kwargs) if result is None else result
         tape.called.append(Called(denoiser=name, call=call, answer=cloned(result)))
         return result

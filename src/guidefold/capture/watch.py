@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from guidefold.answers import packed, unpacked
+from guidefold.capture.known import KnownAnswers
 from guidefold.capture.mapping import NotAffine, OutputMap, identity, learn_maps
 from guidefold.capture.run import run
 from guidefold.capture.switch import Switch, find_switch
-from guidefold.capture.tape import Called, Step, Tape, aligned
+from guidefold.capture.tape import Answer, Called, Step, Tape, aligned
+from guidefold.denoiser import Call
 from guidefold.errors import ModelError
 
 
@@ -27,11 +29,18 @@ class Target:
 class Watch:
     """A pipeline and one call of it, run with guidance, and without guidance along the same trajectory.
 
-    With `along` that trajectory is the one of these steps, as another run made them.
+    With `along` that trajectory is the one of these steps, as another run made them. With `known` the run without
+    guidance takes what answers it can from the other one, which `observe` has found to be right.
     """
 
     def __init__(
-        self, pipe: Any, call: Callable[[], dict[str, Any]], switch: Switch | None = None, along: Sequence[Step] = ()
+        self,
+        pipe: Any,
+        call: Callable[[], dict[str, Any]],
+        switch: Switch | None = None,
+        along: Sequence[Step] = (),
+        *,
+        known: bool = False,
     ) -> None:
         # made anew for every run: a generator is used up
         self.pipe, self.call, self.name = pipe, call, type(pipe).__name__
@@ -44,7 +53,7 @@ class Watch:
             raise ModelError(f"{self.name} predicts values that are not finite; load it in float32 or bfloat16")
         self.switch = switch or find_switch(pipe, call, self.guided)
         self.along = along or self.guided.steps
-        self.bare = self.off(forced=self.along)
+        self.bare = self.off(forced=self.along, answer=KnownAnswers(self.guided) if known else None)
         if len(self.bare.steps) != len(self.guided.steps):
             raise ModelError(
                 f"{self.name} takes {len(self.bare.steps)} steps without guidance and {len(self.guided.steps)} with it"
@@ -56,10 +65,10 @@ class Watch:
         with self.switch.without(self.pipe):
             return run(self.pipe, self.switch.off(self.call()), **options)
 
-    def answering(self, give: Callable[[int, Any], Any]) -> Callable[[str, int], Any]:
+    def answering(self, give: Callable[[int, Any], Any]) -> Answer:
         """Answer calls in the structure of the first run; ControlNets answer what they answered there."""
 
-        def answer(denoiser: str, number: int) -> Any:
+        def answer(denoiser: str, number: int, call: Call) -> Any:
             if number >= len(self.bare.called) or self.bare.called[number].denoiser != denoiser:
                 raise ModelError(f"{self.name} calls its denoisers in another order at every run")
             before = self.bare.called[number].answer
@@ -71,7 +80,7 @@ class Watch:
         """Tell whether schedulers receive more of the denoisers that learn than each step's last answer."""
         learning = {target.called.denoiser for target in targets.values()}
 
-        def answer(denoiser: str, number: int) -> Any:
+        def answer(denoiser: str, number: int, call: Call) -> Any:
             before = self.bare.called[number].answer
             other = denoiser in learning and number not in self.used
             return unpacked(before, packed(before) + other)

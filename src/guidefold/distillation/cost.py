@@ -11,7 +11,7 @@ from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import chosen_denoiser
 from guidefold.distillation.loop import frozen, parameter_device
 from guidefold.distillation.losses import guidance_loss, guidance_weights
-from guidefold.distillation.states import Source
+from guidefold.distillation.states import OnlineStates, Source
 from guidefold.distillation.student import Student
 from guidefold.trajectories.recorder import Recorder
 
@@ -26,14 +26,6 @@ class Cost:
     seconds: float = 0.0
 
 
-def passes_of(config: TrajectoryConfig, trajectories: int) -> int:
-    """Return the passes of recording: two a step with guidance, one without it along the same trajectory.
-
-    One more samples the trajectory where that is an adapter's.
-    """
-    return trajectories * (3 + bool(config.follow)) * config.sampling_steps
-
-
 def recording_cost(recorder: Recorder) -> Cost:
     """Return the cost of a recording, from one batch of trial trajectories."""
     config = recorder.config
@@ -43,7 +35,7 @@ def recording_cost(recorder: Recorder) -> Cost:
     count = len(trial["trajectory"].unique())
     written = sum(value.numel() * value.element_size() for value in trial.values())
     return Cost(
-        teacher_passes=passes_of(config, config.trajectories),
+        teacher_passes=round(config.trajectories * config.sampling_steps * recorder.passes),
         store_bytes=round(written * config.trajectories / count),
         seconds=seconds * config.trajectories / count,
     )
@@ -69,8 +61,8 @@ def training_cost(
     finally:
         trial.detach()
     seconds, teacher = config.steps * (time.perf_counter() - start), 0
-    if config.source == "online":
+    if config.source == "online" and isinstance(source, OnlineStates):
         sets = -(-config.steps // config.refresh_every)
-        teacher = sets * trajectory.record_batch * 3 * trajectory.sampling_steps
+        teacher = round(sets * trajectory.record_batch * trajectory.sampling_steps * source.recorder.passes)
         seconds += sets * making
     return Cost(teacher_passes=teacher, student_passes=config.steps * config.batch_size, seconds=seconds)

@@ -71,6 +71,7 @@ class Recorder:
         with self._guided(draws, alone=True):
             seen = observe(self.pipe, **self._call(draws, steps, alone=True))
         self.switch, self.identity = seen.switch, all(one.is_identity for one in seen.maps)
+        self.knows_bare = seen.knows_bare
         self.dials = self._dials()
         self.name = self._chosen(seen)
         self.denoiser = denoisers(self.pipe)[self.name]
@@ -97,6 +98,7 @@ class Recorder:
         )  # fmt: skip
         follow = self.config.follow
         self.leader = adapter_to_follow(follow, self.denoiser, self.spec, alone=not several) if follow else None
+        self.passes = seen.passes + bool(follow)  # a step and image
 
     def _shared(self, draws: list[Draw], call: Call) -> frozenset[str]:
         """Return the tensors of a call that are as long in one for another number of images, these draws."""
@@ -158,7 +160,7 @@ class Recorder:
     def _watch(self, draws: list[Draw], steps: int, along: Sequence[Step] = ()) -> Watch:
         """Run with guidance, and without it along the same trajectories."""
         with self._guided(draws):
-            return Watch(self.pipe, lambda: self._call(draws, steps), self.switch, along)
+            return Watch(self.pipe, lambda: self._call(draws, steps), self.switch, along, known=self.knows_bare)
 
     def _led(self, draws: list[Draw], known: States) -> Sequence[Step]:
         """Return the steps of the trajectories that the adapter to follow samples, or none."""
