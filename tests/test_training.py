@@ -110,7 +110,7 @@ def test_what_does_not_belong_together_is_refused(pipe, store, tmp_path):
     assert "leave some to train on" in message_of(
         InputError, lambda: run(pipe, output, store, source="online", validation=6)
     )
-    assert "holds out every prompt" in message_of(InputError, lambda: run(pipe, output, store, validation=8))
+    assert "holds out every recorded prompt" in message_of(InputError, lambda: run(pipe, output, store, validation=8))
     adapter = run(pipe, tmp_path / "good", store, steps=1).attach(pipe)
     assert "has another adapter attached" in message_of(ModelError, lambda: run(pipe, output, store))
     adapter.detach()
