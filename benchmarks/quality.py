@@ -39,10 +39,10 @@ from guidefold.distillation.losses import guidance_weights
 from guidefold.distillation.run import record
 from guidefold.distillation.states import OnlineStates, RecordedStates
 from guidefold.distillation.student import Student
-from guidefold.evaluation.predictions import on_own_states, on_teacher_states
 from guidefold.guidance import classifier_free
 from guidefold.trajectories.states import States
 from guidefold.trajectories.store import Store
+from judging import judged
 
 SCALES = (2.0, 4.0, 8.0)
 SOURCES = ("recorded", "online")
@@ -216,22 +216,8 @@ def trained(pipe: Any, source: Any, adapter: AdapterConfig, config: TrainConfig)
         Loop(student, source, config, Path(folder)).run()
         student.adapter.detach()
     seconds = time.perf_counter() - start
-    student.adapter.attach(pipe)
-    judged = dict(
-        prompts=bundle.held_out_prompts()[:JUDGED], guidance_scales=SCALES, steps=20, seed=1_000_000, batch=JUDGED
-    )
-    by_scale, by_timestep = on_teacher_states(pipe, student.adapter, **judged)
-    own = on_own_states(pipe, student.adapter, **judged)
-    student.adapter.detach()
-    return {
-        "parameters": student.adapter.parameter_count(),
-        "recovered": sum(by_scale.values()) / len(by_scale),
-        "recovered_on_own_states": sum(own.values()) / len(own),
-        "recovered_by_scale": by_scale,
-        "recovered_on_own_states_by_scale": own,
-        "recovered_by_timestep": by_timestep,
-        "training_seconds": round(seconds),
-    }
+    figures = judged(pipe, student.adapter, bundle.held_out_prompts()[:JUDGED], SCALES)
+    return {"parameters": student.adapter.parameter_count(), **figures, "training_seconds": round(seconds)}
 
 
 if __name__ == "__main__":
