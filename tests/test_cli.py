@@ -116,6 +116,8 @@ def test_options_reach_their_config(received: Recorder) -> None:
     assert received["dry_run"] is True and received["conditions"] == Path("prompts.txt")
     assert cli.main(["train", "--store", "first", "own", "--rank", "3"]) == 0
     assert received["store"] == [Path("first"), Path("own")]
+    assert cli.main(["train", "--store", "first", "--init", "bundled"]) == 0
+    assert received["adapter"] is None and received["train"] == TrainConfig(init="bundled")
 
 
 def test_defaults_are_those_of_the_configs(received: Recorder) -> None:

@@ -9,8 +9,11 @@ from safetensors.torch import load_file
 from zoo import message_of, pipeline
 
 from guidefold.adapters.hub import from_pretrained
+from guidefold.config import AdapterConfig
 from guidefold.distillation.run import distill, record, train
 from guidefold.errors import InputError, ModelError, StoreError, TrainingError
+
+OTHER = AdapterConfig(rank=3, width=8)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -115,6 +118,18 @@ def test_what_does_not_belong_together_is_refused(pipe, store, tmp_path):
     assert "has another adapter attached" in message_of(ModelError, lambda: run(pipe, output, store))
     adapter.detach()
     assert not output.exists()
+
+
+def test_it_starts_from_a_saved_adapter_in_its_shape(pipe, store, finished, tmp_path):
+    saved = from_pretrained(finished["recorded"] / "best")
+    config = settings(init=str(finished["recorded"] / "best"), steps=1, learning_rate=1e-12, ema_decay=0.0)
+    adapter = train(pipe, tmp_path / "same", store=store, config=config)
+    assert adapter.config == SHAPE == saved.config
+    for value, start in zip(adapter.parameters(), saved.parameters(), strict=True):
+        torch.testing.assert_close(value, start)
+    told = message_of(ModelError, lambda: train(pipe, tmp_path / "other", store=store, adapter=OTHER, config=config))
+    assert "cannot start from" in told and "give design bottleneck, rank 2, width 8" in told
+    assert not (tmp_path / "other").exists()
 
 
 def test_distill_is_record_and_train(pipe, store, finished, tmp_path):

@@ -74,8 +74,11 @@ def settings(options: dict[str, Any], groups: Groups, config: Path | None) -> di
     values = read_config(config, groups) if config else {}
     names = {item.name for group in groups.values() for item in fields(group)}
     values |= {name: options[name] for name in names & options.keys()}
-    rest = {name: value for name, value in options.items() if name not in names}
-    return rest | {key: group.from_dict(select(values, group)) for key, group in groups.items()}
+    rest: dict[str, Any] = {name: value for name, value in options.items() if name not in names}
+    made: dict[str, Config | None] = {key: group.from_dict(select(values, group)) for key, group in groups.items()}
+    if "adapter" in made and not select(values, AdapterConfig):
+        made["adapter"] = None  # the default shape, or that of the adapter to start from
+    return rest | made
 
 
 def select(values: dict[str, Any], group: type[Config]) -> dict[str, Any]:

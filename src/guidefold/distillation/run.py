@@ -74,7 +74,7 @@ def train(
 
     `store` is one or several that agree in all but what decides which states they hold. Returns the best adapter, not
     attached; `output` holds best/, last/, log.jsonl and the checkpoint that the same call resumes from. The pipeline is
-    left as it was.
+    left as it was. Without `adapter` it has the default shape, or that of `config.init`.
     """
     config, trajectory = config or TrainConfig(), trajectory or TrajectoryConfig()
     if config.tracker and find_spec(config.tracker) is None:
@@ -84,7 +84,7 @@ def train(
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     folder = Path(output)
     torch.manual_seed(config.seed)
-    student = Student(denoiser, Adapter.build(denoiser, source.spec, adapter), source.static)
+    student = Student(denoiser, Adapter.build(denoiser, source.spec, shape_of(adapter, config)), source.static)
     student.adapter.check(denoiser)
     if config.init is not None:
         start_from(student.adapter, config.init)
@@ -100,6 +100,11 @@ def train(
     finally:
         student.adapter.detach()
     return from_pretrained(folder / "best")
+
+
+def shape_of(adapter: AdapterConfig | None, config: TrainConfig) -> AdapterConfig:
+    """Return the shape of an adapter: as given, or that of the one to start from, or the default."""
+    return adapter or (from_pretrained(config.init).config if config.init is not None else AdapterConfig())
 
 
 def open_source(
