@@ -34,6 +34,7 @@ class Row:
     calls_guided: int = 0
     calls_folded: int = 0
     targets: int = 0
+    passes: float = 0.0  # a recorded step's
     target_error: float = 0.0
     input_error: float | None = 0.0  # none where no branch has inputs of these shapes
     result_error: float = 0.0
@@ -91,7 +92,7 @@ def fold(name: str, case: Case, seen: Observation) -> Row:
         rows_guided=seen.guided.rows, rows_folded=folded.rows, calls_guided=len(seen.guided.called),
         calls_folded=len(folded.called), targets=sum(len(adapter.shapes) for adapter in adapters),
         target_error=seen.target_error, input_error=seen.input_error if math.isfinite(seen.input_error) else None,
-        result_error=seen.result_error,
+        result_error=seen.result_error, passes=seen.passes,
     )  # fmt: skip
 
 

@@ -29,9 +29,11 @@ it does is found by running the pipeline.
 *Off* is what guidefold sets to turn guidance off; these arguments keep their meaning for the user. *Further* scales can
 be given to the adapter too (`dials`). *Receives* says what a scheduler gets of the denoiser's output. *Rows* and
 *calls* are those of all networks that take a timestep, ControlNets included, in a run of a few steps with guidance and
-with an adapter. *Errors*, relative to the largest value: target (2), student's inputs against the guided run's branch,
-and result (3). Inputs differ where a pipeline draws its own noise for every branch, and cannot be compared (n/a) where
-it keeps caches, or images in another dimension than the first.
+with an adapter. *Recording* takes so many passes a step: those with guidance, and one more where the prediction without
+guidance is not among them ({known} of {works} pipelines need none). *Errors*, relative to the largest value: target
+(2), student's inputs against the guided run's branch, and result (3). Inputs differ where a pipeline draws its own
+noise for every branch, and cannot be compared (n/a) where it keeps caches, or images in another dimension than the
+first.
 
 {tables}
 ## Not folded
@@ -43,8 +45,8 @@ it keeps caches, or images in another dimension than the first.
 
 HEADER = """## {package}
 
-| pipeline | denoisers | off | further | receives | rows | calls | targets | errors |
-|---|---|---|---|---|---|---|---|---|
+| pipeline | denoisers | off | further | receives | rows | calls | targets | recording | errors |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -63,7 +65,8 @@ def page(rows: list[Row], diffusers: str, torch: str) -> str:
     packages = sorted({row.package for row in working})
     tables = "\n".join(table(one, [row for row in working if row.package == one]) for one in packages)
     others = "\n".join(f"| {row.pipeline} | {row.why.replace('|', '/')} |" for row in rows if row.why)
-    return TEXT.format(works=len(working), tables=tables, others=others, diffusers=diffusers, torch=torch)
+    known = sum(row.passes * row.rows_folded == row.rows_guided for row in working)
+    return TEXT.format(works=len(working), known=known, tables=tables, others=others, diffusers=diffusers, torch=torch)
 
 
 def table(package: str, rows: list[Row]) -> str:
@@ -75,6 +78,6 @@ def line(row: Row) -> str:
     errors = " ".join("n/a" if value is None else f"{value:.0e}" if value else "0" for value in values)
     cells = (
         row.pipeline, row.denoisers, row.off, row.further, row.receives, f"{row.rows_guided} → {row.rows_folded}",
-        f"{row.calls_guided} → {row.calls_folded}", str(row.targets), errors,
+        f"{row.calls_guided} → {row.calls_folded}", str(row.targets), f"{row.passes:g}", errors,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |\n"

@@ -9,7 +9,7 @@ from support.case import build
 from zoo import pipeline
 
 from guidefold.capture import observe
-from guidefold.capture.known import KnownAnswers, answer_of
+from guidefold.capture.known import KnownAnswers, Uneven, answer_of, parts_of, piece_of
 from guidefold.capture.run import run
 from guidefold.config import TrajectoryConfig
 from guidefold.denoiser import replaced
@@ -66,8 +66,12 @@ def test_only_the_very_same_inputs_count():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # diffusers' own
 @pytest.mark.parametrize(
-    "name", ["StableDiffusionPAGPipeline", "FluxPipeline", "DiTPipeline", "StableDiffusionXLPipeline"]
-)
+    "name",
+    [
+        "StableDiffusionPAGPipeline", "FluxPipeline", "DiTPipeline", "StableDiffusionXLPipeline",
+        "StableDiffusionControlNetPipeline", "ZImageControlNetPipeline",
+    ],
+)  # fmt: skip
 def test_pipelines_know_the_answers_without_guidance(name):
     case = build(name)
     seen = observe(case.pipe, **case.call)
@@ -99,6 +103,20 @@ def test_a_denoiser_that_changes_with_guidance_is_asked_again():
     first = [states["step"] == 0 for states in recorded]
     bare = [states["pred_cond"][rows] for states, rows in zip(recorded, first, strict=True)]
     torch.testing.assert_close(*bare, rtol=1e-4, atol=1e-4)  # not with the bias of guidance
+
+
+def test_items_of_a_list_are_parts_too():
+    tensors = {f"x.[{number}]": torch.full((2,), float(number)) for number in range(4)} | {"t": torch.arange(4.0)}
+    like = {f"x.[{number}]": torch.zeros(2) for number in range(2)} | {"t": torch.zeros(2)}
+    first, second = parts_of(tensors, like)
+    assert first.keys() == second.keys() == like.keys()
+    assert [float(part["x.[1]"][0]) for part in (first, second)] == [1, 3]
+    assert [part["t"].tolist() for part in (first, second)] == [[0, 1], [2, 3]]
+    answer = ([torch.tensor(float(number)) for number in range(4)], {3: torch.arange(4.0)})
+    assert piece_of(answer, 1, 2, listed=True) == ([2, 3], {3: pytest.approx([2, 3])})
+    for odd in (torch.zeros(3), torch.tensor(1.0), [torch.zeros(1)]):
+        with pytest.raises(Uneven):
+            piece_of(odd, 0, 2, listed=True)
 
 
 def test_recording_asks_the_teacher_twice_a_step():
