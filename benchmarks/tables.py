@@ -136,6 +136,23 @@ def speed(entry: dict[str, Any]) -> str:
     )
 
 
+def recording(entry: dict[str, Any]) -> str:
+    results = entry["results"]
+    rows = [
+        (
+            row["trajectories"], f"{row['passes']:g}", f"{row['seconds']:.2f}", f"{row['passes'] + 1:g}",
+            f"{row['seconds_computed']:.2f}", f"{row['ratio']:.2f}",
+        )
+        for row in results["rows"]
+    ]  # fmt: skip
+    text = (
+        f"Of {results['steps']} steps, {results['batch']} at a time. Either the prediction without guidance is taken "
+    )
+    text += f"from the guided passes, or computed once more. {made(entry)}\n\n"
+    columns = ("trajectories", "passes a step", "s each", "with one more", "s each", "ratio")
+    return text + table(columns, rows)
+
+
 def parameters(entry: dict[str, Any]) -> str:
     rows = []
     for name, by_rank in entry["results"].items():
@@ -162,6 +179,7 @@ SECTIONS = {
     "speed-cpu-float32": ("Time of one sampling step", speed),
     "speed-cpu-float32-bundled": ("Time of one sampling step with the bundled adapter", speed),
     "speed-cpu-float32-large": ("Time of one sampling step, large denoisers", speed),
+    "recording": ("Time of recording a trajectory", recording),
     "parameters": ("Extra parameters on Stable Diffusion 2.1 and XL", parameters),
 }
 
