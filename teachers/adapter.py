@@ -1,4 +1,4 @@
-"""Bundle a trained adapter, in half precision: `python teachers/adapter.py runs/bundled/best`."""
+"""Bundle a trained adapter, in half precision: `python teachers/adapter.py runs/bundled`."""
 
 import sys
 
