@@ -1,7 +1,6 @@
-"""The mean of several adapters, which is better than each of them where they were trained from the same start.
+"""The mean of adapters that were trained from the same start (model soups, Wortsman et al., arXiv 2203.05482).
 
-What each has learnt by heart of its own trajectories is averaged away, what all have learnt stays (model soups,
-Wortsman et al., arXiv 2203.05482).
+What each has learnt by heart of its own trajectories is averaged away, what all have learnt stays.
 """
 
 from collections.abc import Sequence
