@@ -92,7 +92,7 @@ def train(
     pipe = models.load_pipeline(model, device, dtype)
     if dry_run:
         source = run.open_source(pipe, store, prompts, train, trajectory)
-        show_cost(training_cost(pipe, source, run.shape_of(adapter, train), train, trajectory))
+        show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
         return
     trained = run.train(
         pipe, output, store=store, conditions=prompts, adapter=adapter, config=train, trajectory=trajectory
@@ -120,7 +120,7 @@ def distill(
             show_cost(recording_cost(Recorder(pipe, prompts, trajectory)))
         # the cost of a training step does not depend on where its states come from, but for their making
         source = run.OnlineStates(pipe, prompts, trajectory, train)
-        show_cost(training_cost(pipe, source, run.shape_of(adapter, train), train, trajectory))
+        show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
         return
     trained = run.distill(pipe, prompts, output, adapter=adapter, trajectory=trajectory, config=train)
     say_trained(trained, output)

@@ -37,8 +37,8 @@ def answer_of(guided: Called, call: Call) -> Any:
     if named[0] != named[1] or not alike(guided.call.static, call.static):
         return None
     branches = parts_of(guided.call.tensors, call.tensors)
-    for part, branch in enumerate(branches):
-        if branch.keys() == call.tensors.keys() and all(same(branch[name], call.tensors[name]) for name in branch):
+    for part, inputs in enumerate(branches):
+        if inputs.keys() == call.tensors.keys() and all(same(inputs[name], call.tensors[name]) for name in inputs):
             try:
                 return piece_of(guided.answer, part, len(branches), listed=".[" in call.latents)
             except Uneven:
@@ -121,6 +121,7 @@ def place_of(name: str, tensors: dict[str, Tensor], like: dict[str, Tensor], par
 
 
 def branch(value: Tensor, like: Tensor, part: int) -> Tensor:
+    """Return the rows of a branch, as many as `like` has; all of what is as long as `like` already."""
     if value.shape == like.shape or not like.dim():
         return value
     return value[part * like.shape[0] : (part + 1) * like.shape[0]]

@@ -91,8 +91,10 @@ def knows_bare(watch: Watch, tolerance: float) -> bool:
     known = KnownAnswers(watch.guided)
     # a run, because a ControlNet's known answer is an input of the denoiser, and bit by bit not the computed one
     tape = watch.off(answer=known, forced=watch.along)
-    answers = [[packed(one.answer) for one in each.called] for each in (tape, watch.bare)]
-    return not known.unknown and all(difference(one, other) <= tolerance for one, other in zip(*answers, strict=True))
+    if known.unknown or len(tape.called) != len(watch.bare.called):
+        return False
+    pairs = zip(tape.called, watch.bare.called, strict=True)
+    return all(difference(packed(one.answer), packed(other.answer)) <= tolerance for one, other in pairs)
 
 
 def renewed(call: dict[str, Any]) -> Callable[[], dict[str, Any]]:

@@ -74,7 +74,7 @@ def train(
 
     `store` is one or several that agree in all but what decides which states they hold. Returns the best adapter, not
     attached; `output` holds best/, last/, log.jsonl and the checkpoint that the same call resumes from. The pipeline is
-    left as it was. Without `adapter` it has the default shape, or that of `config.init`.
+    left as it was. Without `adapter` the new one has the shape of `config.init`, or the default.
     """
     config, trajectory = config or TrainConfig(), trajectory or TrajectoryConfig()
     if config.tracker and find_spec(config.tracker) is None:
@@ -84,7 +84,7 @@ def train(
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     folder = Path(output)
     torch.manual_seed(config.seed)
-    student = Student(denoiser, Adapter.build(denoiser, source.spec, shape_of(adapter, config)), source.static)
+    student = Student(denoiser, Adapter.build(denoiser, source.spec, adapter_config(adapter, config)), source.static)
     student.adapter.check(denoiser)
     if config.init is not None:
         start_from(student.adapter, config.init)
@@ -102,8 +102,8 @@ def train(
     return from_pretrained(folder / "best")
 
 
-def shape_of(adapter: AdapterConfig | None, config: TrainConfig) -> AdapterConfig:
-    """Return the shape of an adapter: as given, or that of the one to start from, or the default."""
+def adapter_config(adapter: AdapterConfig | None, config: TrainConfig) -> AdapterConfig:
+    """Return the settings of an adapter: as given, of the one to start from, or the default. Raises InputError."""
     return adapter or (from_pretrained(config.init).config if config.init is not None else AdapterConfig())
 
 

@@ -1,4 +1,4 @@
-"""Several stores trained on as one: plain trajectories and those that follow an adapter, or one store made longer."""
+"""Several stores trained on as one: the teacher's trajectories, those that follow an adapter, other seeds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,7 +35,7 @@ def open_stores(folders: Folders) -> list[Store]:
 
 
 def drawn_of(stores: Sequence[Store]) -> TrajectoryConfig:
-    """Return the settings of the first store, with the guidance scales of all."""
+    """Return the settings of the first store, with the range of guidance scales of all."""
     configs = [store.config for store in stores]
     low, high = min(one.scale_min for one in configs), max(one.scale_max for one in configs)
     return replace(configs[0], scale_min=low, scale_max=high)
