@@ -69,7 +69,7 @@ def test_a_draw_depends_on_seed_and_index_only():
     assert forward == backward[::-1]
     other = [draw(TrajectoryConfig(seed=4), PROMPTS, index) for index in range(50)]
     assert not {d.seed for d in forward} & {d.seed for d in other}
-    assert all(PROMPTS[d.condition] == d.prompt and d.index == i for i, d in enumerate(forward))
+    assert all(d.prompt in PROMPTS and d.index == i for i, d in enumerate(forward))
 
 
 def test_draws_are_the_same_on_every_machine():
@@ -115,3 +115,12 @@ def test_kept_steps_are_distinct_even_and_equally_likely(keep, steps):
 
 def test_draws_serialise():
     assert json.dumps(vars(draw(TrajectoryConfig(), PROMPTS, 1)))
+
+
+def test_a_prompt_has_one_number_in_every_list():
+    first = {draw(TrajectoryConfig(), PROMPTS, index).prompt: None for index in range(7)}
+    other = [draw(TrajectoryConfig(seed=1), ["new", *reversed(PROMPTS)], index) for index in range(8)]
+    numbers = {one.prompt: one.condition for one in other}
+    assert first.keys() < numbers.keys() and len(set(numbers.values())) == 8
+    assert all(0 <= number < 2**63 for number in numbers.values())
+    assert all(draw(TrajectoryConfig(), PROMPTS, index).condition in numbers.values() for index in range(7))

@@ -76,7 +76,7 @@ def test_written_shards_are_read_back_bit_for_bit(whole):
     assert whole.complete
     whole.verify()
     again = Store.open(whole.folder)
-    assert again.header == {**HEADER, "format": 1}
+    assert again.header == {**HEADER, "format": 2}
     assert again.config == CONFIG
     for number in range(3):
         written, read = make_shard(whole, number), again.read_shard(number)
@@ -126,7 +126,7 @@ def test_folders_that_are_no_store_are_refused_and_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[1]", "{}", '{"format": 1}', '{"format": 1, "model": "a", "config": {"x": 1}}']
+    "text", ["", "{", "[1]", "{}", '{"format": 2}', '{"format": 2, "model": "a", "config": {"x": 1}}']
 )
 def test_a_damaged_index_is_told(copy, text):
     (copy.folder / "index.json").write_text(text)
@@ -134,9 +134,9 @@ def test_a_damaged_index_is_told(copy, text):
 
 
 def test_another_format_is_told(copy):
-    (copy.folder / "index.json").write_text(json.dumps({"format": 2}))
+    (copy.folder / "index.json").write_text(json.dumps({"format": 1}))
     for call in (lambda: Store.open(copy.folder), lambda: Store.create(copy.folder, header=HEADER)):
-        assert "has format 2, this guidefold reads format 1" in message_of(call)
+        assert "has format 1, this guidefold reads format 2" in message_of(call)
 
 
 def test_check_model(whole):

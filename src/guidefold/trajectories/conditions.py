@@ -19,22 +19,25 @@ BITS = 63
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """What one trajectory is made from; `condition` is the row of `prompt` among the conditions."""
+    """What one trajectory is made from."""
 
     index: int
-    condition: int
     prompt: str
     guidance_scale: float
     seed: int
     negative: str = ""
     dials: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def condition(self) -> int:
+        """The number of `prompt`, the same in every list of prompts."""
+        return first_bits(self.prompt)
+
 
 def read_conditions(path: str | Path) -> list[str]:
     """Return the prompts of a text file, one a line, or of a .jsonl file with a "prompt" in each line.
 
-    Blank lines are skipped, and so are repeats: a prompt held out for validation must not return under another number.
-    Raises InputError for a file that cannot be read or holds no prompt.
+    Blank lines are skipped, and so are repeats. Raises InputError for a file that cannot be read or holds no prompt.
     """
     path = Path(path)
     # Not splitlines: it would also split at characters that may stand within a prompt, such as U+2028.
@@ -77,7 +80,11 @@ def json_prompt(line: str, place: str) -> str:
 
 def hashed(seed: int, purpose: str, *numbers: int) -> int:
     """Return a number uniform in [0, 2**63) that depends on the arguments only."""
-    text = "/".join([purpose, *(str(int(number)) for number in (seed, *numbers))])
+    return first_bits("/".join([purpose, *(str(int(number)) for number in (seed, *numbers))]))
+
+
+def first_bits(text: str) -> int:
+    """Return the first 63 bits of a text's sha256: a number that fits in a signed 64-bit integer."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - BITS)
 
 
@@ -97,11 +104,9 @@ def draw(config: TrajectoryConfig, conditions: Sequence[str], index: int) -> Dra
     if not conditions:
         raise InputError("there are no conditions to draw from; give at least one prompt")
     epoch, position = divmod(index, len(conditions))
-    condition = shuffled(config.seed, epoch, len(conditions))[position]
     return Draw(
         index=index,
-        condition=condition,
-        prompt=conditions[condition],
+        prompt=conditions[shuffled(config.seed, epoch, len(conditions))[position]],
         guidance_scale=uniform(config, "scale", index, config.scale_min, config.scale_max),
         seed=hashed(config.seed, "noise", index),
         negative=negative_prompt(config, index),

@@ -1,4 +1,4 @@
-"""Several stores trained on as one: the teacher's trajectories, those that follow an adapter, other seeds."""
+"""Several stores trained on as one: the teacher's trajectories, those that follow an adapter, other prompts, seeds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ Folders = str | Path | Sequence[str | Path]
 
 # what decides which states are recorded, and nothing of what they mean
 VISITS = ("trajectories", "sampling_steps", "keep", "record_batch", "shard", "seed", "scale_min", "scale_max", "follow")
-FREE = {"follow", *(f"config.{name}" for name in VISITS)}
+FREE = {"follow", "conditions", "conditions_sha256", *(f"config.{name}" for name in VISITS)}
 
 
 def open_stores(folders: Folders) -> list[Store]:

@@ -5,7 +5,7 @@ n * shard ... (n + 1) * shard - 1 as one flat dict of stacked tensors:
 
 - `name` [N, ...]: one row per state of the shard; always there: `trajectory` [N], the number of its trajectory.
 - `trajectory.name` [T, ...]: one row per trajectory of the shard, in order, for what all its states share, such as text
-  embeddings; always there: `trajectory.condition` [T], the number of its prompt.
+  embeddings; always there: `trajectory.condition` [T], the number of its prompt, which is a hash of its text.
 
 A shard is absent or complete, so the folder is its own record of progress, and any number of processes may write
 different shards at the same time.
@@ -30,7 +30,7 @@ from torch import Tensor
 from guidefold.config import TrajectoryConfig
 from guidefold.errors import InputError, StoreError
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "index.json"
 PARTIAL = ".guidefold-partial"
 SHARED = "trajectory."
