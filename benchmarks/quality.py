@@ -40,6 +40,7 @@ from guidefold.distillation.run import record
 from guidefold.distillation.states import OnlineStates, RecordedStates
 from guidefold.distillation.student import Student
 from guidefold.guidance import classifier_free
+from guidefold.trajectories.conditions import digest
 from guidefold.trajectories.states import States
 from guidefold.trajectories.store import Store
 from judging import judged
@@ -133,6 +134,7 @@ class NoisedData:
         self.validation = recorded.validation
         self.empty = pipe.encode_prompt("", pipe.device, 1, False)[0]
         self.latents = picture_latents(pipe)
+        self.rows = {digest(prompt): row for row, prompt in enumerate(bundle.prompts())}
         self.adapter: Adapter | None = None
 
     @torch.no_grad()
@@ -140,7 +142,7 @@ class NoisedData:
         """Return the recorded batch with noised pictures for latents, and the teacher's answers there."""
         states = dict(self.recorded.batch(step))
         generator = torch.Generator().manual_seed(self.seed + step)
-        clean = self.latents[states["condition"]]
+        clean = self.latents[[self.rows[number] for number in states["condition"].tolist()]]
         noise = torch.randn(clean.shape, generator=generator)
         states["call.sample"] = self.pipe.scheduler.add_noise(clean, noise, states["call.timestep"].long())
         inputs = {name: states[f"call.{name}"] for name in ("sample", "timestep", "encoder_hidden_states")}

@@ -31,7 +31,7 @@ class Draw:
     @property
     def condition(self) -> int:
         """The number of `prompt`, the same in every list of prompts."""
-        return first_bits(self.prompt)
+        return digest(self.prompt)
 
 
 def read_conditions(path: str | Path) -> list[str]:
@@ -80,10 +80,10 @@ def json_prompt(line: str, place: str) -> str:
 
 def hashed(seed: int, purpose: str, *numbers: int) -> int:
     """Return a number uniform in [0, 2**63) that depends on the arguments only."""
-    return first_bits("/".join([purpose, *(str(int(number)) for number in (seed, *numbers))]))
+    return digest("/".join([purpose, *(str(int(number)) for number in (seed, *numbers))]))
 
 
-def first_bits(text: str) -> int:
+def digest(text: str) -> int:
     """Return the first 63 bits of a text's sha256: a number that fits in a signed 64-bit integer."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - BITS)
 
