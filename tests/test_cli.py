@@ -141,6 +141,14 @@ def test_sample_takes_prompts_and_scales(received: Recorder) -> None:
     assert received["adapter"] is None and received["compare"] is True
 
 
+def test_arguments_of_the_call_are_gathered(received: Recorder) -> None:
+    given = ["height=48", "prompt_2=a cat", "clean=true", "sizes=[1, 2]", "text=a=b", "height=64"]
+    cli.main(["sample", *(part for one in given for part in ("--call", one)), "a fox"])
+    assert received["call"] == {"height": 64, "prompt_2": "a cat", "clean": True, "sizes": [1, 2], "text": "a=b"}
+    cli.main(["sample", "a fox"])
+    assert received["call"] == {}
+
+
 def test_an_option_wins_over_the_config_file(received: Recorder, tmp_path: Path) -> None:
     config = tmp_path / "settings.toml"
     config.write_text('rank = 4\nsteps = 10\nkeep = 3\nsource = "online"\n', encoding="utf-8")
@@ -192,6 +200,8 @@ def test_a_bad_config_file_is_one_line(
         (["eval", "--dtype", "int8"], "argument --dtype"),
         (["eval", "--config", "absent.toml"], "absent.toml"),
         (["sample", "a fox", "--sampling-steps", "0"], "not a positive whole number"),
+        (["eval", "--call", "height"], "'height' is not NAME=VALUE"),
+        (["eval", "--call", "a b=1"], "'a b=1' is not NAME=VALUE"),
         (["demo", "--minutes", "inf"], "not a positive number"),
     ],
 )

@@ -82,7 +82,7 @@ def test_every_setting_has_help_and_cannot_be_changed(group: type[Config]) -> No
         (EvalConfig, {"scales": []}, "give a list of at least one"),
         (EvalConfig, {"scales": [2.0, 0.5]}, "scales is 0.5; give at least 1"),
         (EvalConfig, {"scales": [float("nan")]}, "finite"),
-        (EvalConfig, {"images": 0}, "images is 0; give at least 1"),
+        (EvalConfig, {"images": 3}, "images is 3; give at least 4"),
     ],
 )
 def test_bad_values_are_refused(group: type[Config], values: dict[str, object], message: str) -> None:

@@ -1,12 +1,14 @@
 """The bundled models do what the README says, command by command."""
 
 import functools
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import guidefold
 from guidefold import cli
@@ -119,6 +121,40 @@ def test_commands_from_record_to_report(tmp_path, capsys):
     dry = ["--dry-run", "--conditions", str(prompts), "--output", str(tmp_path / "none"), *tiny]
     assert cli.main(["record", *dry]) == 0
     assert not (tmp_path / "none").exists()
+
+
+def test_arguments_of_the_call_reach_every_picture(tmp_path, capsys):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(bundle.prompts()[:6]), encoding="utf-8")
+    small = ["--call", "height=32", "--call", "width=48"]
+    run = [
+        "--source",
+        "online",
+        "--trajectories",
+        "4",
+        "--keep",
+        "2",
+        "--record-batch",
+        "4",
+        "--output",
+        str(tmp_path / "run"),
+    ]
+    run += ["--steps", "1", "--batch-size", "2", "--validation", "1", "--rank", "2", "--conditions", str(prompts)]
+    assert cli.main(["distill", *run, *small, "--sampling-steps", "2"]) == 0
+    judge = ["--scales", "3", "--images", "4", "--sampling-steps", "2", "--bootstrap", "0"]
+    assert cli.main(["eval", *judge, *small, "--output", str(tmp_path / "eval")]) == 0
+    found = json.loads((tmp_path / "eval" / "evaluation.json").read_text())
+    assert found["meta"]["call"] == {"height": 32, "width": 48}
+    sampled = ["sample", "red heart, noto", "--sampling-steps", "2", "--guidance-scale", "3"]
+    assert cli.main([*sampled, *small, "--output", str(tmp_path / "one")]) == 0
+    with Image.open(tmp_path / "one" / "000-adapter-3.png") as image:
+        assert image.size == (48, 32)
+    assert cli.main(["observe", "red heart, noto", *small]) == 0
+    for command in (sampled, ["eval", *judge], ["observe", "red heart, noto"]):
+        assert cli.main([*command, "--call", "hight=32"]) == 2
+        assert "hight is none of StableDiffusionPipeline.__call__" in capsys.readouterr().err
+        assert cli.main([*command, "--call", "num_inference_steps=9"]) == 2
+        assert "num_inference_steps is set by guidefold" in " ".join(capsys.readouterr().err.split())
 
 
 def test_sampling_is_the_same_again(tmp_path):

@@ -192,8 +192,8 @@ REFUSED = [
     (InputError, dict(dials=("height=8:16",)), "choose from guidance_rescale"),
     (InputError, dict(dials=("guidance_scale=2:3",)), "dials has guidance_scale, which is no further guidance scale"),
     (InputError, dict(denoiser="vae"), "does not guide vae; choose denoiser from unet"),
-    (InputError, dict(negatives=(UGLY,), negative_prompt="x"), "negative_prompt is drawn for each trajectory"),
-    (InputError, dict(dials=("guidance_rescale=0:1",), guidance_rescale=0.5), "guidance_rescale is drawn"),
+    (InputError, dict(negatives=(UGLY,), negative_prompt="x"), "negative_prompt is set by guidefold"),
+    (InputError, dict(dials=("guidance_rescale=0:1",), guidance_rescale=0.5), "guidance_rescale is set by guidefold"),
 ]
 
 

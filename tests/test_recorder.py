@@ -243,8 +243,8 @@ def test_a_denoiser_whose_guidance_is_folded_already_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"guidance_scale": 1.0}, "guidance_scale is drawn for each trajectory; leave it out"),
-        ({"generator": None}, "generator is drawn"),
+        ({"guidance_scale": 1.0}, "guidance_scale is set by guidefold; leave it out"),
+        ({"generator": None}, "generator is set by guidefold"),
         ({"hight": 16}, "hight is none of StableDiffusionPipeline.__call__"),
     ],
 )

@@ -12,6 +12,7 @@ from guidefold.adapters.hub import from_pretrained
 from guidefold.config import AdapterConfig
 from guidefold.distillation.run import distill, record, train
 from guidefold.errors import InputError, ModelError, StoreError, TrainingError
+from guidefold.trajectories.store import Store
 
 OTHER = AdapterConfig(rank=3, width=8)
 
@@ -130,6 +131,18 @@ def test_it_starts_from_a_saved_adapter_in_its_shape(pipe, store, finished, tmp_
     told = message_of(ModelError, lambda: train(pipe, tmp_path / "other", store=store, adapter=OTHER, config=config))
     assert "cannot start from" in told and "give design bottleneck, rank 2, width 8" in told
     assert not (tmp_path / "other").exists()
+
+
+def test_arguments_of_the_call_are_for_making_trajectories(pipe, store, finished, tmp_path):
+    told = message_of(InputError, lambda: train(pipe, tmp_path / "one", store=store, config=settings(), height=16))
+    assert "the argument height is for recording; a store has been recorded already" in told
+    for source in SOURCES:
+        made = dict(adapter=SHAPE, trajectory=DRAWN, config=settings(source=source))
+        told = message_of(InputError, lambda made=made: distill(pipe, PROMPTS, tmp_path / "one", **made, hight=16))
+        assert "hight is none of StableDiffusionPipeline.__call__" in told and not (tmp_path / "one").exists()
+        larger = distill(pipe, PROMPTS, tmp_path / source, **made, height=24, width=16)
+        assert larger.trained["recovered"] != from_pretrained(finished[source] / "best").trained["recovered"]
+    assert Store.open(tmp_path / "recorded" / "store").read_shard(0)["call.sample"].shape[2:] == (12, 8)
 
 
 def test_distill_is_record_and_train(pipe, store, finished, tmp_path):

@@ -8,7 +8,7 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn
 
 from guidefold.config import AdapterConfig, Config, EvalConfig, TrainConfig, TrajectoryConfig
 from guidefold.errors import GuidefoldError, InputError
+from guidefold.options import Gather, assignment, positive
 
 Groups = dict[str, type[Config]]
 
@@ -120,6 +121,7 @@ def add_observe(commands: Any) -> None:
     command = add_command(commands, "observe", "watch how a pipeline does guidance, and whether it can be folded")
     command.add_argument("prompt", metavar="PROMPT", help="what to sample, for two steps")
     add_model(command)
+    add_call(command)
     scale = {"type": float, "metavar": "X", "default": 7.5}
     command.add_argument("--guidance-scale", **scale, help="scale to watch at (default: %(default)s)")
 
@@ -128,6 +130,7 @@ def add_record(commands: Any) -> None:
     groups: Groups = {"trajectory": TrajectoryConfig}
     command = add_command(commands, "record", "record guided trajectories of a teacher into a store", groups)
     add_model(command)
+    add_call(command)
     add_conditions(command, required=True)
     add_output(command, "runs/store", "folder of the store")
     add_dry_run(command)
@@ -137,6 +140,7 @@ def add_train(commands: Any) -> None:
     groups: Groups = {"adapter": AdapterConfig, "train": TrainConfig, "trajectory": TrajectoryConfig}
     command = add_command(commands, "train", "train an adapter on a store, or on states made on the fly", groups)
     add_model(command)
+    add_call(command)
     text = "one or more stores to train on, for --source recorded"
     command.add_argument("--store", type=Path, nargs="+", metavar="FOLDER", help=text)
     add_conditions(command, required=False)
@@ -148,6 +152,7 @@ def add_distill(commands: Any) -> None:
     groups: Groups = {"adapter": AdapterConfig, "trajectory": TrajectoryConfig, "train": TrainConfig}
     command = add_command(commands, "distill", "record and train in one go", groups)
     add_model(command)
+    add_call(command)
     add_conditions(command, required=True)
     add_output(command, "runs/adapter", "folder of the run")
     add_dry_run(command)
@@ -166,6 +171,7 @@ def add_sample(commands: Any) -> None:
     command = add_command(commands, "sample", "sample images with one pass a step")
     command.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to show, one image each and per scale")
     add_model(command)
+    add_call(command)
     add_adapter(command)
     text = "sample without an adapter"
     command.add_argument("--no-adapter", dest="adapter", action="store_const", const=None, help=text)
@@ -183,6 +189,7 @@ def add_eval(commands: Any) -> None:
     groups: Groups = {"evaluation": EvalConfig}
     command = add_command(commands, "eval", "compare teacher, bare model and student", groups, function="evaluate")
     add_model(command)
+    add_call(command)
     add_adapter(command)
     add_conditions(command, required=False)
     add_output(command, "runs/evaluation", "folder of the results")
@@ -246,19 +253,9 @@ def option(hint: Any) -> dict[str, Any]:
     return {"type": hint, "metavar": {int: "N", float: "X", str: "TEXT"}[hint]}
 
 
-def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
-    """Return a converter that refuses what is not a positive number."""
-
-    def convert(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = 0
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a positive {'whole ' if kind is int else ''}number")
-        return value
-
-    return convert
+def add_call(command: Parser) -> None:
+    text = "an argument of the pipeline's call, such as height=512, for every image; may be given again for others"
+    command.add_argument("--call", type=assignment, action=Gather, default={}, metavar="NAME=VALUE", help=text)
 
 
 def add_model(command: Parser) -> None:

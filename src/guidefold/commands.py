@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from guidefold.adapters.group import AdapterGroup
 from guidefold.adapters.hub import BUNDLED, BUNDLED_FOLDER, describe
 from guidefold.adapters.merging import merge as mean_of
 from guidefold.capture import observe as watch
-from guidefold.capture.run import as_conditions
+from guidefold.capture.run import as_conditions, check_arguments
 from guidefold.capture.switch import first_dial, has_guider
 from guidefold.config import AdapterConfig, EvalConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
@@ -34,12 +35,15 @@ def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
     run_demo(output, minutes=minutes, quick=quick)
 
 
-def observe(*, model: str, prompt: str, guidance_scale: float, device: str | None, dtype: str) -> None:
+def observe(
+    *, model: str, call: dict[str, Any], prompt: str, guidance_scale: float, device: str | None, dtype: str
+) -> None:
     """Watch how a pipeline does guidance, and whether it can be folded."""
     pipe = models.load_pipeline(model, device, dtype)
     name = None if has_guider(pipe) else first_dial(pipe)
-    call = as_conditions(pipe, [prompt]) | ({} if name is None else {name: guidance_scale})
-    seen = watch(pipe, num_inference_steps=2, output_type="latent", **call)
+    scale = {} if name is None else {name: guidance_scale}
+    check_arguments(pipe, call, scale)
+    seen = watch(pipe, num_inference_steps=2, output_type="latent", **as_conditions(pipe, [prompt]), **scale, **call)
     anchors, further = seen.switch.dials[: seen.switch.anchors], seen.switch.dials[seen.switch.anchors :]
     rows = [
         ("guided networks", ", ".join(seen.denoisers)),
@@ -57,6 +61,7 @@ def observe(*, model: str, prompt: str, guidance_scale: float, device: str | Non
 def record(
     *,
     model: str,
+    call: dict[str, Any],
     conditions: Path,
     output: Path,
     trajectory: TrajectoryConfig,
@@ -68,15 +73,16 @@ def record(
     prompts = read_conditions(conditions)
     pipe = models.load_pipeline(model, device, dtype)
     if dry_run:
-        show_cost(recording_cost(Recorder(pipe, prompts, trajectory)))
+        show_cost(recording_cost(Recorder(pipe, prompts, trajectory, **call)))
         return
-    store = run.record(pipe, prompts, output, trajectory)
+    store = run.record(pipe, prompts, output, trajectory, **call)
     ui.say(f"{trajectory.trajectories} trajectories in {store.folder}")
 
 
 def train(
     *,
     model: str,
+    call: dict[str, Any],
     store: list[Path] | None,
     conditions: Path | None,
     output: Path,
@@ -91,11 +97,11 @@ def train(
     prompts = None if conditions is None else read_conditions(conditions)
     pipe = models.load_pipeline(model, device, dtype)
     if dry_run:
-        source = run.open_source(pipe, store, prompts, train, trajectory)
+        source = run.open_source(pipe, store, prompts, train, trajectory, call)
         show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
         return
     trained = run.train(
-        pipe, output, store=store, conditions=prompts, adapter=adapter, config=train, trajectory=trajectory
+        pipe, output, store=store, conditions=prompts, adapter=adapter, config=train, trajectory=trajectory, **call
     )
     say_trained(trained, output)
 
@@ -103,6 +109,7 @@ def train(
 def distill(
     *,
     model: str,
+    call: dict[str, Any],
     conditions: Path,
     output: Path,
     adapter: AdapterConfig | None,
@@ -117,12 +124,12 @@ def distill(
     pipe = models.load_pipeline(model, device, dtype)
     if dry_run:
         if train.source == "recorded":
-            show_cost(recording_cost(Recorder(pipe, prompts, trajectory)))
+            show_cost(recording_cost(Recorder(pipe, prompts, trajectory, **call)))
         # the cost of a training step does not depend on where its states come from, but for their making
-        source = run.OnlineStates(pipe, prompts, trajectory, train)
+        source = run.OnlineStates(pipe, prompts, trajectory, train, **call)
         show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
         return
-    trained = run.distill(pipe, prompts, output, adapter=adapter, trajectory=trajectory, config=train)
+    trained = run.distill(pipe, prompts, output, adapter=adapter, trajectory=trajectory, config=train, **call)
     say_trained(trained, output)
 
 
@@ -155,6 +162,7 @@ def show_cost(cost: Cost) -> None:
 def sample(
     *,
     model: str,
+    call: dict[str, Any],
     adapter: str | None,
     prompts: list[str],
     guidance_scale: list[float],
@@ -173,7 +181,7 @@ def sample(
     pipe = models.load_pipeline(model, device, dtype)
     if chosen is not None:
         chosen.attach(pipe)
-    more = {} if negative_prompt is None else {"negative_prompt": [negative_prompt] * len(prompts)}
+    more = call | ({} if negative_prompt is None else {"negative_prompt": [negative_prompt] * len(prompts)})
     variants = VARIANTS if compare else ("adapter" if chosen else "cfg",)
     for scale in guidance_scale:
         columns = {}
@@ -191,6 +199,7 @@ def sample(
 def evaluate(
     *,
     model: str,
+    call: dict[str, Any],
     adapter: str,
     conditions: Path | None,
     output: Path,
@@ -204,7 +213,7 @@ def evaluate(
     prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
     chosen, judge = models.load_adapter(adapter), models.load_judge(model)
     pipe = models.load_pipeline(model, device, dtype)
-    results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation)
+    results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
     gallery.save_results(output, results, pictures)
     show_evaluation(results)
     print(f"report: {gallery.report_of(output)}")

@@ -221,4 +221,5 @@ class EvalConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("scales images sampling_steps eval_batch", 1)
+        self.within("scales sampling_steps eval_batch", 1)
+        self.within("images", 4)  # precision and recall look at three neighbours of each

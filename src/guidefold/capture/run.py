@@ -1,7 +1,7 @@
 """Run a pipeline again and again from the same state: same noise, same prompt, nothing left behind."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,8 @@ import torch
 from guidefold.capture.tape import Answer, Step, Tape, taped
 from guidefold.denoiser import denoisers
 from guidefold.errors import InputError, ModelError
+
+SET = ("num_inference_steps", "generator", "output_type")  # by us, where a pipeline's call takes them
 
 
 def parameters_of(pipe: Any) -> dict[str, inspect.Parameter]:
@@ -24,6 +26,15 @@ def condition_argument(pipe: Any) -> str:
     if found is None:
         raise ModelError(f"{type(pipe).__name__}.__call__ takes neither a prompt nor class_labels")
     return found
+
+
+def check_arguments(pipe: Any, arguments: Iterable[str], taken: Collection[str]) -> None:
+    """Raise InputError for an argument that a pipeline's call lacks, or that is not the user's to give."""
+    for name in arguments:
+        if name not in parameters_of(pipe):
+            raise InputError(f"the argument {name} is none of {type(pipe).__name__}.__call__; leave it out")
+        if name in {*SET, condition_argument(pipe), *taken}:
+            raise InputError(f"the argument {name} is set by guidefold; leave it out")
 
 
 def as_conditions(pipe: Any, texts: Sequence[str]) -> dict[str, list[Any]]:

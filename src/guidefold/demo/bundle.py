@@ -54,8 +54,11 @@ class BundledFeatures:
 
     @torch.no_grad()
     def images(self, pictures: Tensor) -> Tensor:
-        """Return embeddings [N, 128] of pictures [N, 3, 64, 64] in 0..1."""
-        return self.tower(pixel_values=pictures.cpu().float() * 2 - 1).image_embeds
+        """Return embeddings [N, 128] of pictures [N, 3, H, W] in 0..1, resized to 64 x 64 where they are not."""
+        pixels = pictures.cpu().float() * 2 - 1
+        if pixels.shape[2:] != (64, 64):
+            pixels = torch.nn.functional.interpolate(pixels, (64, 64), mode="bilinear", antialias=True)
+        return self.tower(pixel_values=pixels).image_embeds
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str]) -> Tensor:

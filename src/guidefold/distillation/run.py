@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,17 +69,19 @@ def train(
     adapter: AdapterConfig | None = None,
     config: TrainConfig | None = None,
     trajectory: TrajectoryConfig | None = None,
+    **arguments: Any,
 ) -> Adapter:
     """Train an adapter on stores (`source="recorded"`) or on trajectories made on the fly (`source="online"`).
 
     `store` is one or several that agree in all but what decides which states they hold. Returns the best adapter, not
     attached; `output` holds best/, last/, log.jsonl and the checkpoint that the same call resumes from. The pipeline is
-    left as it was. Without `adapter` the new one has the shape of `config.init`, or the default.
+    left as it was. Without `adapter` the new one has the shape of `config.init`, or the default. `arguments` go to the
+    pipeline's call where trajectories are made on the fly. Raises InputError, ModelError, StoreError or TrainingError.
     """
     config, trajectory = config or TrainConfig(), trajectory or TrajectoryConfig()
     if config.tracker and find_spec(config.tracker) is None:
         raise InputError(f"tracker is {config.tracker} but it is not installed; install it, or leave tracker out")
-    source = open_source(pipe, store, conditions, config, trajectory)
+    source = open_source(pipe, store, conditions, config, trajectory, arguments)
     drawn = drawn_of(open_stores(store)) if store is not None and config.source == "recorded" else trajectory
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     folder = Path(output)
@@ -113,6 +115,7 @@ def open_source(
     conditions: Conditions | None,
     config: TrainConfig,
     trajectory: TrajectoryConfig,
+    arguments: Mapping[str, Any],
 ) -> Source:
     """Return where states come from, checked against the pipeline."""
     if config.source == "online":
@@ -120,7 +123,9 @@ def open_source(
             raise InputError(
                 "source is online but there are no conditions; give prompts, or source recorded and a store"
             )
-        return OnlineStates(pipe, as_conditions(conditions), trajectory, config)
+        return OnlineStates(pipe, as_conditions(conditions), trajectory, config, **arguments)
+    if arguments:
+        raise InputError(f"the argument {next(iter(arguments))} is for recording; a store has been recorded already")
     if store is None:
         raise InputError("source is recorded but there is no store; record one first, or choose source online")
     stores = open_stores(store)
@@ -166,11 +171,13 @@ def is_ours(name: str) -> bool:
     return name == "store" or name.endswith(".partial")
 
 
-def guided_denoisers(pipe: Any, conditions: Sequence[str], config: TrajectoryConfig) -> tuple[str, ...]:
+def guided_denoisers(
+    pipe: Any, conditions: Sequence[str], config: TrajectoryConfig, arguments: Mapping[str, Any]
+) -> tuple[str, ...]:
     """Return the components that guidance runs, where there are several and the settings name none."""
     if config.denoiser is None and len(denoisers(pipe)) > 1:
         try:
-            Recorder(pipe, conditions, config)
+            Recorder(pipe, conditions, config, **arguments)
         except SeveralDenoisersError as error:
             return error.names
     return ()
@@ -184,19 +191,20 @@ def distill(
     adapter: AdapterConfig | None = None,
     trajectory: TrajectoryConfig | None = None,
     config: TrainConfig | None = None,
+    **arguments: Any,
 ) -> Adapter | AdapterGroup:
     """Record if the source is recorded, then train; the same call resumes. Returns the best adapter.
 
     Where guidance runs several denoisers and none is named, each gets an adapter; they are returned, and saved in
-    best/, together.
+    best/, together. `arguments` go to the pipeline's call, such as `height=512`.
     """
     config, trajectory = config or TrainConfig(), trajectory or TrajectoryConfig()
     prompts = as_conditions(conditions)
-    if names := guided_denoisers(pipe, prompts, trajectory):
+    if names := guided_denoisers(pipe, prompts, trajectory, arguments):
         group = {
             name: distill(
                 pipe, prompts, Path(output) / name, adapter=adapter, trajectory=replace(trajectory, denoiser=name),
-                config=config,
+                config=config, **arguments,
             )
             for name in names
         }  # fmt: skip
@@ -205,5 +213,8 @@ def distill(
         return best
     store = Path(output) / "store" if config.source == "recorded" else None
     if store is not None:
-        record(pipe, prompts, store, trajectory)
-    return train(pipe, output, store=store, conditions=prompts, adapter=adapter, config=config, trajectory=trajectory)
+        record(pipe, prompts, store, trajectory, **arguments)
+    settings = {"adapter": adapter, "config": config, "trajectory": trajectory}
+    if store is not None:
+        return train(pipe, output, store=store, **settings)
+    return train(pipe, output, conditions=prompts, **settings, **arguments)

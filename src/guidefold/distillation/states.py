@@ -79,7 +79,14 @@ class OnlineStates:
     a pure function of (seed, step): a resumed run makes the same sets again.
     """
 
-    def __init__(self, pipe: Any, conditions: Sequence[str], trajectory: TrajectoryConfig, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        conditions: Sequence[str],
+        trajectory: TrajectoryConfig,
+        config: TrainConfig,
+        **arguments: Any,
+    ) -> None:
         if trajectory.follow:
             raise InputError(f"follow is {trajectory.follow}, but source is online; record a store that follows it")
         order: list[int] = torch.randperm(
@@ -91,8 +98,8 @@ class OnlineStates:
             )
         held, kept = order[: config.validation], order[config.validation :]
         self.config = config
-        self.recorder = Recorder(pipe, [conditions[i] for i in kept], trajectory)
-        self.judge = Recorder(pipe, [conditions[i] for i in held], trajectory) if held else None
+        self.recorder = Recorder(pipe, [conditions[i] for i in kept], trajectory, **arguments)
+        self.judge = Recorder(pipe, [conditions[i] for i in held], trajectory, **arguments) if held else None
         self.static, self.spec = self.recorder.static, self.recorder.spec
         self.identity = hashlib.sha256(json.dumps(self.recorder.header(), sort_keys=True).encode()).hexdigest()[:16]
         self.adapter: Adapter | None = None

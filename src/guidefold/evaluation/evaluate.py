@@ -1,6 +1,6 @@
 """Judge an adapter: predictions, images, sets of images and cost, against the teacher and the bare model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from guidefold.evaluation.predictions import on_own_states, on_teacher_states
 from guidefold.evaluation.report import PictureRow
 from guidefold.evaluation.results import VARIANTS, Evaluation, Interval, Row, Variant
 from guidefold.evaluation.sampling import Sampled, sample_variants
+from guidefold.trajectories.identity import plain
 from guidefold.ui import progress
 
 PREDICTIONS = 16  # prompts whose single predictions are compared
@@ -23,28 +24,39 @@ SHOWN = 6  # prompts in the picture grid of a report
 
 
 def evaluate(
-    pipe: Any, adapter: Adapter | None, prompts: Sequence[str], judge: Judge, config: EvalConfig | None = None
+    pipe: Any,
+    adapter: Adapter | None,
+    prompts: Sequence[str],
+    judge: Judge,
+    config: EvalConfig | None = None,
+    **arguments: Any,
 ) -> tuple[Evaluation, list[PictureRow]]:
     """Compare the three variants on prompts that were not trained on; without an adapter, the teacher's two alone.
 
-    The adapter is attached for the time of the evaluation if it was not. Returns the figures and pictures for a report.
+    The adapter is attached for the time of the evaluation if it was not. `arguments` go to the pipeline's call. Returns
+    the figures and pictures for a report. Raises InputError for arguments that the call does not take.
     """
     config = config or EvalConfig()
     attached_here = adapter is not None and not adapter.attached
     if adapter is not None and attached_here:
         adapter.attach(pipe)
     try:
-        return measured(pipe, adapter, prompts, judge, config)
+        return measured(pipe, adapter, prompts, judge, config, arguments)
     finally:
         if adapter is not None and attached_here:
             adapter.detach()
 
 
 def measured(
-    pipe: Any, adapter: Adapter | None, prompts: Sequence[str], judge: Judge, config: EvalConfig
+    pipe: Any,
+    adapter: Adapter | None,
+    prompts: Sequence[str],
+    judge: Judge,
+    config: EvalConfig,
+    arguments: Mapping[str, Any],
 ) -> tuple[Evaluation, list[PictureRow]]:
     chosen = spread_over(prompts, config.images)
-    few = dict(steps=config.sampling_steps, seed=config.seed, batch=config.eval_batch)
+    few = dict(steps=config.sampling_steps, seed=config.seed, batch=config.eval_batch, **arguments)
     variants = 1 + len(config.scales) * (1 if adapter is None else 2)
     with progress("Sampling", variants * len(chosen)) as bar:
         sampled = sample_variants(pipe, chosen, config.scales, adapter=adapter, advance=bar.advance, **few)
@@ -62,7 +74,7 @@ def measured(
         prompts=chosen,
         sampling_steps=config.sampling_steps,
         device=str(find_denoiser(pipe).device),
-        meta={"judge": judge.name, "config": config.to_dict(), "images": len(chosen)},
+        meta={"judge": judge.name, "config": config.to_dict(), "call": plain(arguments), "images": len(chosen)},
     )
     return evaluation, pictures_of(sampled, chosen, config.scales)
 

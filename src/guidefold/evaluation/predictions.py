@@ -1,6 +1,6 @@
 """Guidance recovered per prediction, on states of the teacher's trajectories and on the student's own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ def on_teacher_states(
     steps: int,
     seed: int,
     batch: int,
+    **arguments: Any,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return guidance recovered by scale and by timestep where the teacher's guided sampling goes."""
     missed, whole, scales, times = [], [], [], []
@@ -43,7 +44,7 @@ def on_teacher_states(
             negatives=("",) if adapter.spec.negative else None,
         )
         with adapter.disabled():
-            recorder = Recorder(pipe, prompts, config)
+            recorder = Recorder(pipe, prompts, config, **arguments)
         student = Student(recorder.denoiser, adapter, recorder.static)
         for numbers in recorder.batches(range(len(prompts))):
             with adapter.disabled():
@@ -69,12 +70,13 @@ def on_own_states(
     steps: int,
     seed: int,
     batch: int,
+    **arguments: Any,
 ) -> dict[str, float]:
     """Return guidance recovered by scale where sampling with the attached adapter goes."""
     result = {}
     for scale in guidance_scales:
         parts = [
-            own_energies(pipe, adapter, prompts[start : start + batch], scale, steps=steps, seed=seed + start)
+            own_energies(pipe, adapter, prompts[start : start + batch], scale, steps, seed + start, arguments)
             for start in range(0, len(prompts), batch)
         ]
         missed, whole = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -83,7 +85,13 @@ def on_own_states(
 
 
 def own_energies(
-    pipe: Any, adapter: Adapter, prompts: Sequence[str], scale: float, *, steps: int, seed: int
+    pipe: Any,
+    adapter: Adapter,
+    prompts: Sequence[str],
+    scale: float,
+    steps: int,
+    seed: int,
+    arguments: Mapping[str, Any],
 ) -> tuple[Tensor, Tensor]:
     """Sample with the adapter, ask teacher and bare model at the same states, and return the error energies [N].
 
@@ -94,7 +102,7 @@ def own_energies(
     def call() -> dict[str, Any]:
         known = {"num_inference_steps": steps, "generator": noise(seed, len(prompts)), "output_type": "latent"}
         known = {name: value for name, value in known.items() if name in parameters_of(pipe)}
-        return as_conditions(pipe, prompts) | known | {switch.dials[0].name: scale}
+        return as_conditions(pipe, prompts) | known | {switch.dials[0].name: scale, **arguments}
 
     own = run(pipe, call())
     with adapter.disabled():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guidefold.adapters import Adapter
-from guidefold.capture.run import as_conditions
+from guidefold.capture.run import as_conditions, check_arguments
 from guidefold.capture.switch import first_dial
 from guidefold.denoiser import OFF, find_denoiser, latents_rows, quiet
 from guidefold.evaluation.results import Variant
@@ -54,12 +54,13 @@ def sample(
     steps: int,
     seed: int,
     adapter: Adapter | None,
-    **more: Any,
+    **arguments: Any,
 ) -> Sampled:
     """Sample one batch of a variant; an adapter must be attached to the pipeline, and is switched off unless wanted.
 
-    `more` goes to the pipeline's call.
+    `arguments` go to the pipeline's call. Raises InputError for those it does not take.
     """
+    check_arguments(pipe, arguments, [first_dial(pipe)])
     device, scale = find_denoiser(pipe).device, OFF if variant == "none" else guidance_scale
     with ExitStack() as stack:
         stack.enter_context(quiet(pipe))
@@ -71,8 +72,8 @@ def sample(
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
-        call = as_conditions(pipe, prompts) | {"num_inference_steps": steps, first_dial(pipe): scale} | more
-        pictures = pipe(**call, generator=noise(seed, len(prompts)), output_type="pt").images
+        call = as_conditions(pipe, prompts) | {"num_inference_steps": steps, first_dial(pipe): scale}
+        pictures = pipe(**call, **arguments, generator=noise(seed, len(prompts)), output_type="pt").images
         if on_gpu:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
@@ -107,6 +108,7 @@ def sample_variants(
     seed: int,
     batch: int,
     advance: Any = lambda _: None,
+    **arguments: Any,
 ) -> dict[tuple[Variant, float], Sampled]:
     """Sample all variants at all scales, interleaved batch by batch so that a noisy machine treats them alike."""
     variants: list[tuple[Variant, float]] = [("none", OFF)]
@@ -118,7 +120,7 @@ def sample_variants(
     for start in range(0, len(prompts), batch):
         chunk = prompts[start : start + batch]
         for variant, scale in variants:
-            sampled = sample(pipe, chunk, variant, scale, steps=steps, seed=seed + start, adapter=adapter)
-            parts[variant, scale].append(sampled)
+            one = sample(pipe, chunk, variant, scale, steps=steps, seed=seed + start, adapter=adapter, **arguments)
+            parts[variant, scale].append(one)
             advance(len(chunk))
     return {key: joined(value) for key, value in parts.items()}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -18,9 +19,9 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def plain(values: dict[str, Any]) -> dict[str, Any]:
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as JSON gives them back; objects become the name of their type, the same in every process."""
-    return json.loads(json.dumps(values, default=lambda value: type(value).__name__))
+    return json.loads(json.dumps(dict(values), default=lambda value: type(value).__name__))
 
 
 def encoders_of(pipe: Any) -> dict[str, str]:

@@ -13,7 +13,7 @@ from guidefold.adapters.conditions import ConditionSpec
 from guidefold.adapters.negative import negative_conditions
 from guidefold.answers import by_image, unpacked
 from guidefold.capture.observe import Observation, observe
-from guidefold.capture.run import as_conditions, condition_argument, parameters_of, run
+from guidefold.capture.run import as_conditions, check_arguments, parameters_of, run
 from guidefold.capture.switch import SCALES, Dial, first_dial, guider_dials, has_guider
 from guidefold.capture.tape import Step
 from guidefold.capture.watch import Watch
@@ -25,8 +25,6 @@ from guidefold.trajectories.conditions import Draw, draw, kept_steps
 from guidefold.trajectories.following import adapter_to_follow, sampling
 from guidefold.trajectories.identity import encoders_of, fingerprint, plain, scheduler_of
 from guidefold.trajectories.states import States, joined
-
-DRAWN = ("num_inference_steps", "generator", "output_type")
 
 
 class Recorder:
@@ -41,16 +39,12 @@ class Recorder:
             raise InputError("there are no conditions to record; give at least one prompt")
         self.pipe, self.conditions, self.config, self.arguments = pipe, conditions, config, arguments
         self.known = parameters_of(pipe)
-        self.guider, name = has_guider(pipe), type(pipe).__name__
+        self.guider = has_guider(pipe)
         self.first = guider_dials(pipe)[0] if self.guider else first_dial(pipe)
-        drawn = {*DRAWN, condition_argument(pipe), self.first, *config.dial_ranges()}
-        drawn |= {"negative_prompt"} if config.negatives else set()
-        for argument in arguments:
-            if argument in drawn or argument not in self.known:
-                why = "is drawn for each trajectory" if argument in self.known else f"is none of {name}.__call__"
-                raise InputError(f"the argument {argument} {why}; leave it out")
+        drawn = {self.first, *config.dial_ranges()} | ({"negative_prompt"} if config.negatives else set())
+        check_arguments(pipe, arguments, drawn)
         if config.negatives and "negative_prompt" not in self.known:
-            raise InputError(f"{name} takes no negative prompt; leave the negative prompts out")
+            raise InputError(f"{type(pipe).__name__} takes no negative prompt; leave the negative prompts out")
         scales = guider_dials(pipe) if self.guider else [name for name in self.known if SCALES.search(name)]
         self._known_dials([name for name in scales if name != self.first])
         self._observe()

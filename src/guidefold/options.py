@@ -1,0 +1,39 @@
+"""What options of the command line may hold, beyond what argparse knows."""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+
+class Gather(argparse.Action):
+    """Gather NAME=VALUE pairs in a dict."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, getattr(namespace, self.dest) | dict([values]))
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """Return the name and the value of NAME=VALUE; a value that is no JSON is text."""
+    name, sign, value = text.partition("=")
+    if not sign or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
+    """Return a converter that refuses what is not a positive number."""
+
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a positive {'whole ' if kind is int else ''}number")
+        return value
+
+    return convert
