@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pages import interval, interval_of, kept, load, made, table
-from trainings import data, designs, loss, merging, negative, output, pag, steps
+from trainings import data, designs, loss, merging, negative, output, pag, prompts, steps
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 README = Path(__file__).parents[1] / "README.md"
@@ -165,6 +165,7 @@ def parameters(entry: dict[str, Any]) -> str:
 SECTIONS = {
     "teacher": ("Guidance on the bundled teacher", teacher),
     "adapter": ("The bundled adapter against CFG", adapter),
+    "prompts": ("Prompts trained on, invented and held out", prompts),
     "merging": ("The mean of adapters", merging),
     "negative": ("Negative prompts", negative),
     "pag": ("Three passes folded into one", pag),

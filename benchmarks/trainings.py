@@ -25,22 +25,29 @@ SHARES = ("recovered", "on own states", f"at timesteps below {LATE}")
 
 def compared(entry: dict[str, Any], key: str, column: str, text: str) -> str:
     """Return the table of trainings that differ in one thing, with guidance recovered by scale."""
-    return by_scale(entry, key, column, f"{text}{budget(entry['results'])}")
+    return by_scale(entry, {key: column}, f"{text}{budget(entry['results'])}")
 
 
-def by_scale(entry: dict[str, Any], key: str, column: str, text: str) -> str:
-    """Return a table with guidance recovered by scale."""
+def by_scale(entry: dict[str, Any], columns: dict[str, str], text: str) -> str:
+    """Return a table with guidance recovered by scale; `columns` heads those before it, by their key."""
     rows = entry["results"]["rows"]
     scales = [f"at scale {float(scale):g}" for scale in rows[0]["recovered_by_scale"]]
     lines = [
-        (row[key], *(f"{share:.1%}" for share in row["recovered_by_scale"].values()), *shares(row)) for row in rows
+        (*(row[key] for key in columns), *(f"{x:.1%}" for x in row["recovered_by_scale"].values()), *shares(row))
+        for row in rows
     ]
-    return f"{text}. {made(entry)}\n\n" + table((column, *scales, *SHARES), lines)
+    return f"{text}. {made(entry)}\n\n" + table((*columns.values(), *scales, *SHARES), lines)
 
 
 def merging(entry: dict[str, Any]) -> str:
-    text = f"From the bundled adapter's last round; {entry['results']['prompts']} held-out prompts"
-    return by_scale(entry, "adapter", "adapter", text)
+    text = f"From the bundled adapter's third round; {entry['results']['prompts']} held-out prompts"
+    return by_scale(entry, {"adapter": "adapter"}, text)
+
+
+def prompts(entry: dict[str, Any]) -> str:
+    """Return the table of adapters on prompts of three kinds."""
+    text = f"The bundled adapter before and after its fourth round; {entry['results']['prompts']} prompts of each kind"
+    return by_scale(entry, {"prompts": "prompts", "adapter": "adapter"}, text)
 
 
 def data(entry: dict[str, Any]) -> str:

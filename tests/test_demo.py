@@ -1,6 +1,7 @@
 """The bundled models do what the README says, command by command."""
 
 import functools
+import importlib
 import json
 import re
 import shlex
@@ -35,13 +36,23 @@ def test_bundled_weights_are_small_and_no_pickle():
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
 
 
-def test_held_out_names_are_not_trained_on():
-    def names(captions):
-        tones = r"( with (light|medium|dark| |and)+ skin tone)?"
-        return {re.sub(rf"{tones}, (noto|twemoji)$", "", caption) for caption in captions}
+def names(captions):
+    tones = r"( with (light|medium|dark| |and)+ skin tone)?"
+    return {re.sub(rf"{tones}, (noto|twemoji)$", "", caption) for caption in captions}
 
+
+def test_held_out_names_are_not_trained_on():
     assert not names(bundle.prompts()) & names(bundle.held_out_prompts())
     assert len(bundle.held_out_prompts()) > 500
+
+
+def test_invented_prompts_are_new_and_of_no_held_out_name(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "teachers")
+    invented = importlib.import_module("prompts").invented
+    found, tokenizer = invented(2000), bundle.load_teacher().tokenizer
+    assert len(set(found)) == 2000 and found[:50] == invented(50)
+    assert not names(found) & names([*bundle.prompts(), *bundle.held_out_prompts()])
+    assert max(len(tokenizer(prompt).input_ids) for prompt in found) <= tokenizer.model_max_length
 
 
 @pytest.mark.parametrize("command", [c for c in shell_commands() if c.startswith("guidefold")])
