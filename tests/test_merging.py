@@ -50,13 +50,16 @@ def test_the_mean_of_one_adapter_is_that_adapter(saved):
 
 
 def test_it_says_what_it_is(saved, tmp_path):
-    one = saved("a", seed=1, trained={"steps": 20, "recovered": 0.5})
+    one = saved("a", seed=1, trained={"steps": 20, "steps_before": 5, "recovered": 0.5})
     other = saved("b", seed=2, trained={"scale_min": 2.0, "scale_max": 12.0})
     merged = merge([one, other])
     wanted = {"base": "me/base", "steps": 20, "scale_min": 2.0, "scale_max": 9.0, "recovered": None, "merged": 2}
     assert wanted.items() <= merged.trained.items()
     merged.save_pretrained(tmp_path / "mean")
-    assert "20 steps, mean of 2 adapters" in (tmp_path / "mean" / "README.md").read_text()
+    assert (
+        "20 steps, after 5 of the adapter it started from, mean of 2 adapters"
+        in (tmp_path / "mean" / "README.md").read_text()
+    )
     assert merge([tmp_path / "mean", one]).trained["merged"] == 3
 
 

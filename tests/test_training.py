@@ -126,6 +126,11 @@ def test_it_starts_from_a_saved_adapter_in_its_shape(pipe, store, finished, tmp_
     config = settings(init=str(finished["recorded"] / "best"), steps=1, learning_rate=1e-12, ema_decay=0.0)
     adapter = train(pipe, tmp_path / "same", store=store, config=config)
     assert adapter.config == SHAPE == saved.config
+    again = train(pipe, tmp_path / "again", store=store, config=settings(init=str(tmp_path / "same" / "best"), steps=1))
+    steps = saved.trained["steps"]
+    assert (again.trained["steps"], again.trained["steps_before"]) == (1, steps + 1)
+    card = (tmp_path / "again" / "best" / "README.md").read_text()
+    assert f"1 steps, after {steps + 1} of the adapter it started from" in card
     for value, start in zip(adapter.parameters(), saved.parameters(), strict=True):
         torch.testing.assert_close(value, start)
     told = message_of(ModelError, lambda: train(pipe, tmp_path / "other", store=store, adapter=OTHER, config=config))

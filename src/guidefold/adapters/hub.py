@@ -43,7 +43,7 @@ image = pipe("a prompt", guidance_scale={middle:g}).images[0]
 |---|---|
 | design | {design}, rank {rank}, {targets} targets |
 | parameters | {parameters:,} |
-| trained on | {source} states, {steps} steps{merged} |
+| trained on | {source} states, {steps} steps{before}{merged} |
 | guidance recovered on held-out conditions | {recovered} |
 
 Method: adapter guidance distillation (Perez Jensen & Sadat, arXiv 2503.07274). Made with guidefold {version}.
@@ -85,6 +85,7 @@ def model_card(adapter: Adapter, name: str) -> str:
         parameters=adapter.parameter_count(),
         source=trained.get("source", "no"),
         steps=trained.get("steps", 0),
+        before=f", after {earlier} of the adapter it started from" if (earlier := trained.get("steps_before")) else "",
         merged=f", mean of {trained['merged']} adapters" if "merged" in trained else "",
         recovered="not measured" if recovered is None else f"{recovered:.1%}",
         version=__version__,
@@ -167,7 +168,8 @@ def from_pretrained(source: str | Path) -> Adapter:
 def start_from(adapter: Adapter, source: str | Path) -> None:
     """Give an adapter the weights of a saved one; conditions and targets that are new to it start without effect.
 
-    Raises InputError or ModelError, and ModelError where the saved one is of another shape.
+    What it says of its training counts the saved one's steps. Raises InputError or ModelError, and ModelError where the
+    saved one is of another shape.
     """
     other = from_pretrained(source)
     states = (one.state_dict() for one in (adapter, other))
@@ -188,6 +190,8 @@ def start_from(adapter: Adapter, source: str | Path) -> None:
         layers[name].load_state_dict(layer.state_dict())
         adapter.heads.weight[places[name]] = other.heads.weight[rows]
         adapter.heads.bias[places[name]] = other.heads.bias[rows]
+    known = [other.trained[name] for name in ("steps", "steps_before") if name in other.trained]
+    adapter.trained["steps_before"] = sum(known)
 
 
 def of_targets(key: str) -> bool:

@@ -46,8 +46,8 @@ def kind_of(adapter: Adapter) -> dict[str, Any]:
 
 def told_of(trained: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return what a mean says of its training: the scales that all know, the steps of the longest."""
-    steps = max((one.get("steps") or 0 for one in trained), default=0)
-    told = {**trained[0], "steps": steps, "recovered": None, "merged": sum(one.get("merged", 1) for one in trained)}
+    longest = {name: max((one.get(name) or 0 for one in trained), default=0) for name in ("steps", "steps_before")}
+    told = {**trained[0], **longest, "recovered": None, "merged": sum(one.get("merged", 1) for one in trained)}
     for name, narrowest in (("scale_min", max), ("scale_max", min)):
         if values := [one[name] for one in trained if name in one]:
             told[name] = narrowest(values)

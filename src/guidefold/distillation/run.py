@@ -88,11 +88,11 @@ def train(
     torch.manual_seed(config.seed)
     student = Student(denoiser, Adapter.build(denoiser, source.spec, adapter_config(adapter, config)), source.static)
     student.adapter.check(denoiser)
+    student.adapter.trained = origin(pipe, denoiser, config, drawn)
     if config.init is not None:
         start_from(student.adapter, config.init)
     settings = {"adapter": student.adapter.config, "train": config, "trajectory": drawn}
     claim(folder, settings, {"model": fingerprint(denoiser), "data": source.identity})
-    student.adapter.trained = origin(pipe, denoiser, config, drawn)
     student.adapter.attach(denoiser)
     try:
         with frozen(denoiser, gradient_checkpointing=config.gradient_checkpointing):
