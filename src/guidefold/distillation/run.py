@@ -24,7 +24,7 @@ from guidefold.processes import place
 from guidefold.trajectories.conditions import read_conditions
 from guidefold.trajectories.identity import fingerprint
 from guidefold.trajectories.recorder import Recorder
-from guidefold.trajectories.several import Folders, drawn_of, open_stores
+from guidefold.trajectories.several import Folders, open_stores
 from guidefold.trajectories.store import Store
 from guidefold.ui import progress
 
@@ -82,16 +82,15 @@ def train(
     if config.tracker and find_spec(config.tracker) is None:
         raise InputError(f"tracker is {config.tracker} but it is not installed; install it, or leave tracker out")
     source = open_source(pipe, store, conditions, config, trajectory, arguments)
-    drawn = drawn_of(open_stores(store)) if store is not None and config.source == "recorded" else trajectory
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     folder = Path(output)
     torch.manual_seed(config.seed)
     student = Student(denoiser, Adapter.build(denoiser, source.spec, adapter_config(adapter, config)), source.static)
     student.adapter.check(denoiser)
-    student.adapter.trained = origin(pipe, denoiser, config, drawn)
+    student.adapter.trained = origin(pipe, denoiser, config, source.trajectory)
     if config.init is not None:
         start_from(student.adapter, config.init)
-    settings = {"adapter": student.adapter.config, "train": config, "trajectory": drawn}
+    settings = {"adapter": student.adapter.config, "train": config, "trajectory": source.trajectory}
     claim(folder, settings, {"model": fingerprint(denoiser), "data": source.identity})
     student.adapter.attach(denoiser)
     try:

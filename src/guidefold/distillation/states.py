@@ -14,6 +14,7 @@ from guidefold.errors import InputError
 from guidefold.trajectories.conditions import hashed
 from guidefold.trajectories.dataset import StateSet, batch_of_groups, split
 from guidefold.trajectories.recorder import Recorder
+from guidefold.trajectories.several import drawn_of
 from guidefold.trajectories.states import States
 from guidefold.trajectories.store import Store
 
@@ -26,6 +27,7 @@ class Source(Protocol):
 
     static: dict[str, Any]
     spec: ConditionSpec
+    trajectory: TrajectoryConfig
     identity: str
 
     def batch(self, step: int) -> States:
@@ -41,7 +43,7 @@ class RecordedStates:
     """States of one store or of several that agree, as `open_stores` makes sure."""
 
     def __init__(self, stores: Sequence[Store], config: TrainConfig) -> None:
-        self.config = config
+        self.config, self.trajectory = config, drawn_of(stores)
         self.identity = " ".join(store.identity[:16] for store in stores)
         self.static = stores[0].header["static"]
         self.spec = ConditionSpec(**stores[0].header["spec"])
@@ -97,7 +99,7 @@ class OnlineStates:
                 f"validation is {config.validation} of {len(conditions)} conditions; leave some to train on"
             )
         held, kept = order[: config.validation], order[config.validation :]
-        self.config = config
+        self.config, self.trajectory = config, trajectory
         self.recorder = Recorder(pipe, [conditions[i] for i in kept], trajectory, **arguments)
         self.judge = Recorder(pipe, [conditions[i] for i in held], trajectory, **arguments) if held else None
         self.static, self.spec = self.recorder.static, self.recorder.spec
