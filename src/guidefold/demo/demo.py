@@ -14,7 +14,7 @@ from guidefold.evaluation.evaluate import evaluate
 
 MINUTES = 4.0  # what the settings below take on two CPU cores
 
-TRAJECTORY = TrajectoryConfig(trajectories=96, keep=10, shard=16)
+TRAJECTORY = TrajectoryConfig(trajectories=96, keep=20, shard=16)
 TRAIN = TrainConfig(
     steps=140, batch_size=32, learning_rate=4e-3, ema_decay=0.97, validation=4, validate_every=70, checkpoint_every=70
 )
