@@ -164,6 +164,9 @@ def test_arguments_of_the_call_reach_every_picture(tmp_path, capsys):
     for command in (sampled, ["eval", *judge], ["observe", "red heart, noto"]):
         assert cli.main([*command, "--call", "hight=32"]) == 2
         assert "hight is none of StableDiffusionPipeline.__call__" in capsys.readouterr().err
+        for other in ("seed=3", "config=3", "pipe=3", "batch=3"):  # a name of ours is no argument of the pipeline's
+            assert cli.main([*command, "--call", other]) == 2
+            assert "is none of StableDiffusionPipeline.__call__" in " ".join(capsys.readouterr().err.split())
         assert cli.main([*command, "--call", "num_inference_steps=9"]) == 2
         assert "num_inference_steps is set by guidefold" in " ".join(capsys.readouterr().err.split())
 

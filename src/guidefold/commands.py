@@ -35,11 +35,18 @@ def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
     run_demo(output, minutes=minutes, quick=quick)
 
 
+def pipeline(model: str, device: str | None, dtype: str, call: dict[str, Any]) -> Any:
+    """Load a pipeline whose call takes these arguments. Raises InputError or ModelError."""
+    pipe = models.load_pipeline(model, device, dtype)
+    check_arguments(pipe, call)
+    return pipe
+
+
 def observe(
     *, model: str, call: dict[str, Any], prompt: str, guidance_scale: float, device: str | None, dtype: str
 ) -> None:
     """Watch how a pipeline does guidance, and whether it can be folded."""
-    pipe = models.load_pipeline(model, device, dtype)
+    pipe = pipeline(model, device, dtype, call)
     name = None if has_guider(pipe) else first_dial(pipe)
     scale = {} if name is None else {name: guidance_scale}
     check_arguments(pipe, call, scale)
@@ -71,7 +78,7 @@ def record(
 ) -> None:
     """Record guided trajectories of a teacher into a store."""
     prompts = read_conditions(conditions)
-    pipe = models.load_pipeline(model, device, dtype)
+    pipe = pipeline(model, device, dtype, call)
     if dry_run:
         show_cost(recording_cost(Recorder(pipe, prompts, trajectory, **call)))
         return
@@ -95,7 +102,7 @@ def train(
 ) -> None:
     """Train an adapter on stores, or on states made on the fly from conditions."""
     prompts = None if conditions is None else read_conditions(conditions)
-    pipe = models.load_pipeline(model, device, dtype)
+    pipe = pipeline(model, device, dtype, call)
     if dry_run:
         source = run.open_source(pipe, store, prompts, train, trajectory, call)
         show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
@@ -121,7 +128,7 @@ def distill(
 ) -> None:
     """Record and train in one go."""
     prompts = read_conditions(conditions)
-    pipe = models.load_pipeline(model, device, dtype)
+    pipe = pipeline(model, device, dtype, call)
     if dry_run:
         if train.source == "recorded":
             show_cost(recording_cost(Recorder(pipe, prompts, trajectory, **call)))
@@ -178,7 +185,7 @@ def sample(
     chosen = None if adapter is None else models.load_adapter(adapter)
     if compare and chosen is None:
         raise InputError("--compare needs an adapter to compare; leave out --no-adapter")
-    pipe = models.load_pipeline(model, device, dtype)
+    pipe = pipeline(model, device, dtype, call)
     if chosen is not None:
         chosen.attach(pipe)
     more = call | ({} if negative_prompt is None else {"negative_prompt": [negative_prompt] * len(prompts)})
@@ -212,7 +219,7 @@ def evaluate(
         raise InputError("give prompts to judge on with --conditions")
     prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
     chosen, judge = models.load_adapter(adapter), models.load_judge(model)
-    pipe = models.load_pipeline(model, device, dtype)
+    pipe = pipeline(model, device, dtype, call)
     results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
     gallery.save_results(output, results, pictures)
     show_evaluation(results)

@@ -28,12 +28,12 @@ def condition_argument(pipe: Any) -> str:
     return found
 
 
-def check_arguments(pipe: Any, arguments: Iterable[str], taken: Collection[str]) -> None:
+def check_arguments(pipe: Any, arguments: Iterable[str], taken: Collection[str] = ()) -> None:
     """Raise InputError for an argument that a pipeline's call lacks, or that is not the user's to give."""
     for name in arguments:
         if name not in parameters_of(pipe):
             raise InputError(f"the argument {name} is none of {type(pipe).__name__}.__call__; leave it out")
-        if name in {*SET, condition_argument(pipe), *taken}:
+        if name in {"self", *SET, condition_argument(pipe), *taken}:
             raise InputError(f"the argument {name} is set by guidefold; leave it out")
 
 
