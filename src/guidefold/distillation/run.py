@@ -210,10 +210,8 @@ def distill(
         best = AdapterGroup({name: one for name, one in group.items() if isinstance(one, Adapter)})
         best.save_pretrained(Path(output) / "best")
         return best
-    store = Path(output) / "store" if config.source == "recorded" else None
-    if store is not None:
-        record(pipe, prompts, store, trajectory, **arguments)
     settings = {"adapter": adapter, "config": config, "trajectory": trajectory}
-    if store is not None:
-        return train(pipe, output, store=store, **settings)
-    return train(pipe, output, conditions=prompts, **settings, **arguments)
+    if config.source == "online":
+        return train(pipe, output, conditions=prompts, **settings, **arguments)
+    store = record(pipe, prompts, Path(output) / "store", trajectory, **arguments)
+    return train(pipe, output, store=store.folder, **settings)
