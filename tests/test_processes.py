@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from runs import rows
 from safetensors.torch import load_file
 from torch.testing import assert_close
@@ -28,7 +29,9 @@ def test_two_processes_do_what_one_does(store, finished, tmp_path):
     script, output = tmp_path / "script.py", tmp_path / "run"
     script.write_text(SCRIPT)
     here = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(here), str(here.parent)])
+    # torchrun would give each process one thread, and a sum over one is rounded otherwise than over two
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ran = subprocess.run([*launch, script, output], env=environment, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
