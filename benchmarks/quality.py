@@ -9,9 +9,9 @@
 to guidance_scale - 1 and those before it by its tanh, against guidance_scale - 1 at the layers before it alone. `loss`:
 every state's share of guidance counted alike, against plain squared errors.
 
-Every adapter is trained with the same steps, batches and seeds; the ranks are chosen so that all designs have the same
-number of parameters. The figure is guidance recovered on held-out prompts, per prediction, on the teacher's states and
-on the student's own.
+Every adapter is trained with the same steps, batches and trajectories, once from each of several seeds (of
+initialisation and order); the ranks are chosen so that all designs have the same number of parameters. The figure is
+guidance recovered on held-out prompts, per prediction, on the teacher's states and on the student's own.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ SCALES = (2.0, 4.0, 8.0)
 SOURCES = ("recorded", "online")
 JUDGED = 12
 
+Rows = Iterator[dict[str, Any]]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -59,7 +62,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8, help="of low_rank; other designs get the rank of equal size")
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=[*DESIGNS])
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=[*SOURCES])
-    parser.add_argument("--seed", type=int, default=0, help="of initialisation and order, not of the trajectories")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of initialisation and order")
     parser.add_argument("--output", help="name of the results; default: what is compared")
     parser.add_argument("--work", type=Path, help="folder that keeps the recorded store; default: a temporary one")
     options = parser.parse_args()
@@ -69,12 +72,17 @@ def main() -> None:
     trajectory = TrajectoryConfig(trajectories=options.trajectories, keep=10)
     store = record(pipe, bundle.prompts(), work / "store", trajectory)
     work_of = {"designs": designs, "data": data, "output": output, "loss": losses}
-    rows = work_of[options.what](pipe, store, trajectory, options)
+    rows = []
+    for seed in options.seeds:
+        for row in work_of[options.what](pipe, store, trajectory, options, seed):
+            rows.append({"seed": seed, **row})
+            print(rows[-1], flush=True)
     budget = {
         "steps": options.steps,
         "batch_size": options.batch_size,
         "trajectories": options.trajectories,
         "keep": 10,
+        "seeds": len(options.seeds),
     }
     save(
         RESULTS / f"{options.output or options.what}.json",
@@ -85,10 +93,10 @@ def main() -> None:
         shutil.rmtree(work)
 
 
-def settings(options: Any, source: str) -> TrainConfig:
+def settings(options: Any, source: str, seed: int) -> TrainConfig:
     return TrainConfig(
         source=source, steps=options.steps, batch_size=options.batch_size, learning_rate=4e-3, ema_decay=0.97,
-        validation=8, validate_every=options.steps, checkpoint_every=options.steps, seed=options.seed,
+        validation=8, validate_every=options.steps, checkpoint_every=options.steps, seed=seed,
     )  # fmt: skip
 
 
@@ -101,25 +109,22 @@ def equal_rank(pipe: Any, spec: ConditionSpec, design: str, parameters: int) -> 
     return max(1, round((parameters - counts[8]) / (counts[9] - counts[8])) + 8)
 
 
-def designs(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) -> list[dict[str, Any]]:
+def designs(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, seed: int) -> Rows:
     """Train the designs on the sources."""
     spec = ConditionSpec(**store.header["spec"])
     largest = AdapterConfig(design="low_rank", rank=options.rank)
     size = Adapter.build(pipe.unet, spec, largest).parameter_count()
-    rows = []
     for design in options.designs:
         rank = equal_rank(pipe, spec, design, size)
         for source in options.sources:
-            config = settings(options, source)
+            config = settings(options, source, seed)
             states = (
                 RecordedStates([store], config)
                 if source == "recorded"
                 else OnlineStates(pipe, bundle.prompts(), trajectory, config)
             )
             adapter = AdapterConfig(design=design, rank=rank)
-            rows.append({"design": design, "rank": rank, "source": source, **trained(pipe, states, adapter, config)})
-            print(rows[-1], flush=True)
-    return rows
+            yield {"design": design, "rank": rank, "source": source, **trained(pipe, states, adapter, config)}
 
 
 class NoisedData:
@@ -166,27 +171,23 @@ def picture_latents(pipe: Any) -> Tensor:
     return latents * pipe.vae.config.scaling_factor
 
 
-def data(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) -> list[dict[str, Any]]:
+def data(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, seed: int) -> Rows:
     """Train the default design on recorded trajectories and on noised data."""
-    config, rows = settings(options, "recorded"), []
+    config = settings(options, "recorded", seed)
     for name in ("trajectories", "noised data"):
         recorded = RecordedStates([store], config)
         source = recorded if name == "trajectories" else NoisedData(pipe, recorded, seed=5)
-        rows.append({"data": name, **trained(pipe, source, AdapterConfig(), config)})
-        print(rows[-1], flush=True)
-    return rows
+        yield {"data": name, **trained(pipe, source, AdapterConfig(), config)}
 
 
-def output(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) -> list[dict[str, Any]]:
+def output(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, seed: int) -> Rows:
     """Train the default design with and without the layer that makes the prediction."""
-    config, rows = settings(options, "recorded"), []
+    config = settings(options, "recorded", seed)
     for name in ("adapted", "not adapted"):
         source = RecordedStates([store], config)
         if name == "not adapted":
             source.spec = replace(source.spec, output=None)
-        rows.append({"output": name, **trained(pipe, source, AdapterConfig(), config)})
-        print(rows[-1], flush=True)
-    return rows
+        yield {"output": name, **trained(pipe, source, AdapterConfig(), config)}
 
 
 def plain(pred_cond: Tensor, pred_guided: Tensor) -> Tensor:
@@ -195,14 +196,13 @@ def plain(pred_cond: Tensor, pred_guided: Tensor) -> Tensor:
     return (1 / energy.sum()).expand_as(energy)
 
 
-def losses(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any) -> list[dict[str, Any]]:
+def losses(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, seed: int) -> Rows:
     """Train the default design with both weights of states."""
-    config, rows = settings(options, "recorded"), []
+    config = settings(options, "recorded", seed)
     for name, weights in (("every state alike", guidance_weights), ("plain squared errors", plain)):
         with patch("guidefold.distillation.loop.guidance_weights", weights):
-            rows.append({"loss": name, **trained(pipe, RecordedStates([store], config), AdapterConfig(), config)})
-        print(rows[-1], flush=True)
-    return rows
+            row = trained(pipe, RecordedStates([store], config), AdapterConfig(), config)
+        yield {"loss": name, **row}
 
 
 def trained(pipe: Any, source: Any, adapter: AdapterConfig, config: TrainConfig) -> dict[str, Any]:
