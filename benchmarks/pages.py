@@ -26,6 +26,12 @@ def interval(value: dict[str, float] | None, form: str = ".3f") -> str:
     return f"{value['value']:{form}} ({value['low']:{form}} to {value['high']:{form}})"
 
 
+def of_seeds(shares: Sequence[float]) -> str:
+    """Return the mean of shares, and the range where there are several."""
+    mean = f"{sum(shares) / len(shares):.1%}"
+    return mean if len(shares) == 1 else f"{mean} ({min(shares):.1%} to {max(shares):.1%})"
+
+
 def made(entry: dict[str, Any]) -> str:
     how = entry["made"]
     code = f"commit {how['commit'][:9]}{' with uncommitted changes' if how['dirty'] else ''}"

@@ -1,8 +1,9 @@
 """The page's tables of trainings at equal budget, of other guidances, and of what was learnt from them."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from pages import LATE, budget_of, made, table
+from pages import LATE, budget_of, made, of_seeds, table
 
 CAVEAT = (
     "Trajectories win, as the paper says, and most of all at the late steps; at scale 2, noised data is ahead on the\n"
@@ -14,10 +15,19 @@ def budget(results: dict[str, Any]) -> str:
     return "Equal budget (" + ", ".join(f"{name} {value}" for name, value in results["budget"].items()) + ")"
 
 
-def shares(row: dict[str, Any]) -> list[str]:
-    """Return guidance recovered, on the student's own states, and as a mean over the later timesteps."""
-    late = [share for step, share in row["recovered_by_timestep"].items() if int(step) < LATE]
-    return [f"{share:.1%}" for share in (row["recovered"], row["recovered_on_own_states"], sum(late) / len(late))]
+def late(row: dict[str, Any]) -> float:
+    """Return guidance recovered as a mean over the later timesteps."""
+    shares = [share for step, share in row["recovered_by_timestep"].items() if int(step) < LATE]
+    return sum(shares) / len(shares)
+
+
+def shares(rows: list[dict[str, Any]]) -> list[str]:
+    """Return guidance recovered, on the student's own states, and at the later timesteps."""
+    return [
+        of_seeds([row["recovered"] for row in rows]),
+        of_seeds([row["recovered_on_own_states"] for row in rows]),
+        of_seeds([late(row) for row in rows]),
+    ]
 
 
 SHARES = ("recovered", "on own states", f"at timesteps below {LATE}")
@@ -28,15 +38,24 @@ def compared(entry: dict[str, Any], key: str, column: str, text: str) -> str:
     return by_scale(entry, {key: column}, f"{text}{budget(entry['results'])}")
 
 
+def alike(rows: list[dict[str, Any]], keys: Iterable[str]) -> dict[tuple, list[dict[str, Any]]]:
+    """Group the rows that differ in their seed alone."""
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups
+
+
 def by_scale(entry: dict[str, Any], columns: dict[str, str], text: str) -> str:
     """Return a table with guidance recovered by scale; `columns` heads those before it, by their key."""
     rows = entry["results"]["rows"]
-    scales = [f"at scale {float(scale):g}" for scale in rows[0]["recovered_by_scale"]]
+    scales = list(rows[0]["recovered_by_scale"])
     lines = [
-        (*(row[key] for key in columns), *(f"{x:.1%}" for x in row["recovered_by_scale"].values()), *shares(row))
-        for row in rows
+        (*names, *(of_seeds([row["recovered_by_scale"][scale] for row in group]) for scale in scales), *shares(group))
+        for names, group in alike(rows, columns).items()
     ]
-    return f"{text}. {made(entry)}\n\n" + table((*columns.values(), *scales, *SHARES), lines)
+    heads = [f"at scale {float(scale):g}" for scale in scales]
+    return f"{text}. {made(entry)}\n\n" + table((*columns.values(), *heads, *SHARES), lines)
 
 
 def merging(entry: dict[str, Any]) -> str:
@@ -81,8 +100,9 @@ def steps(entry: dict[str, Any]) -> str:
 
 def designs(entry: dict[str, Any]) -> str:
     """Return the table of all designs and both sources, best first."""
-    rows = sorted(entry["results"]["rows"], key=lambda row: -row["recovered"])
-    lines = [(row["design"], row["rank"], row["source"], f"{row['parameters']:,}", *shares(row)) for row in rows]
+    groups = alike(entry["results"]["rows"], ("design", "rank", "source", "parameters"))
+    best = sorted(groups.items(), key=lambda one: -sum(row["recovered"] for row in one[1]))
+    lines = [(*names[:3], f"{names[3]:,}", *shares(group)) for names, group in best]
     columns = ("design", "rank", "source", "parameters", *SHARES)
     return f"{budget(entry['results'])} and equal size. {made(entry)}\n\n" + table(columns, lines)
 
