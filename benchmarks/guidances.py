@@ -26,6 +26,7 @@ from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.distillation.run import distill
 from guidefold.distillation.student import Student, energies
+from guidefold.trajectories.conditions import negative_prompt
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.states import States
 
@@ -90,7 +91,7 @@ def negative(train: TrainConfig, trajectories: int, work: Path) -> dict[str, Any
     for scale in SCALES:
         # all judged trajectories have a negative prompt that was not trained on, but for those that have none
         recorder, states = judged_states(pipe, scale, JUDGED_NEGATIVE, negatives=unknown)
-        has = torch.tensor([bool(draw_negative(recorder, int(i))) for i in states["trajectory"]])
+        has = torch.tensor([bool(negative_prompt(recorder.config, int(i))) for i in states["trajectory"]])
         student = Student(pipe.unet, adapter.attach(pipe.unet), recorder.static)
         told = {name: value[has] for name, value in states.items()}
         none = {name: value[~has] for name, value in states.items()}
@@ -106,12 +107,6 @@ def negative(train: TrainConfig, trajectories: int, work: Path) -> dict[str, Any
         adapter.detach()
         print(rows[-1], flush=True)
     return {"rows": rows, "images": images(pipe, adapter, unknown)}
-
-
-def draw_negative(recorder: Recorder, index: int) -> str:
-    from guidefold.trajectories.conditions import negative_prompt
-
-    return negative_prompt(recorder.config, index)
 
 
 def negatives() -> tuple[tuple[str, ...], tuple[str, ...]]:
