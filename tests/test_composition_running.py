@@ -20,6 +20,8 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 from zoo import shake
 
+from guidefold.adapters import layers
+
 # of torch's quantisation, of diffusers' video pipelines and of the compiler, with or without an adapter
 pytestmark = pytest.mark.filterwarnings("ignore")
 CPU = torch.device("cpu")
@@ -91,6 +93,17 @@ def test_caches(name):
         pipe.transformer.enable_cache(CACHES[name](lambda: pipe.current_timestep))
 
     keeps_the_laws(WAN, cache, changes=True)
+
+
+@pytest.mark.parametrize("name", ["pyramid-attention", "faster"])
+def test_what_a_cache_keeps_is_not_changed(name, monkeypatch):
+    (adapter, _), case = build(WAN), WAN()
+    shake(adapter)
+    adapter.attach(case.pipe)
+    case.pipe.transformer.enable_cache(CACHES[name](lambda: case.pipe.current_timestep))
+    cached, add = sample(case), layers.add_product
+    monkeypatch.setattr(layers, "add_product", lambda output, *more: add(output.clone(), *more))
+    assert torch.equal(sample(case), cached)
 
 
 def deep() -> Case:

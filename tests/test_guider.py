@@ -1,17 +1,20 @@
 """AdapterGuidance: an adapter wherever diffusers takes a guider, in modular pipelines too."""
 
+import copy
+
 import pytest
 import torch
 from diffusers import ClassifierFreeGuidance, modular_pipelines
 from diffusers.guiders.guider_utils import GuiderOutput
 from support.case import Case, build
 from torch import nn
+from zoo import shake
 
 from guidefold import Adapter, AdapterGuidance
 from guidefold.adapters.conditions import ConditionSpec
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import find_denoiser, read_call
-from guidefold.errors import InputError
+from guidefold.errors import InputError, ModelError
 
 # what diffusers itself warns of
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -57,9 +60,9 @@ def sample(pipe, call, guider):
     return latents, rows
 
 
-def build_adapter(denoiser, call) -> Adapter:
+def build_adapter(denoiser, call, **more) -> Adapter:
     torch.manual_seed(0)
-    return Adapter.build(denoiser, ConditionSpec.observe(denoiser, call), AdapterConfig(rank=2, width=16))
+    return Adapter.build(denoiser, ConditionSpec.observe(denoiser, call, **more), AdapterConfig(rank=2, width=16))
 
 
 @pytest.mark.parametrize("blocks", CASES)
@@ -81,6 +84,60 @@ def test_an_adapter_halves_the_passes_of_a_modular_pipeline(blocks):
         assert guider._enabled or torch.equal(disabled, bare)  # some pipelines turn every guider on again
     again, _ = sample(pipe, call, Conditional(guidance_scale=4.0))
     assert torch.equal(again, bare)  # outside this guider's calls the adapter does nothing
+
+
+@pytest.mark.parametrize("blocks", CASES)
+def test_the_negative_prompt_reaches_the_adapter(blocks):
+    pipe, call = modular(blocks, build(CASES[blocks]))
+    _, doubled = sample(pipe, call, Conditional(guidance_scale=4.0))
+    adapter, seen = build_adapter(find_denoiser(pipe), doubled[0], negative=True), []
+    guider = AdapterGuidance(guidance_scale=4.0, adapter=adapter)
+    adapter.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
+    for negative in ("blurry", "a red fox"):
+        sample(pipe, call | {"negative_prompt": negative}, guider)
+    assert len(seen) == len(doubled)  # twice as many runs, half as many passes
+    wanted = [name for name in (*adapter.spec.tokens, *adapter.spec.vectors) if name.startswith("negative.")]
+    first, last = (
+        [torch.equal(one[n], one[n.removeprefix("negative.")]) for n in wanted] for one in seen[:: len(seen) - 1]
+    )
+    assert not all(first) and all(last)
+
+
+def shaken(blocks="StableDiffusionXLAutoBlocks"):
+    """Return a modular pipeline, a call, an adapter that does something, and the latents without it."""
+    pipe, call = modular(blocks, build(CASES[blocks]))
+    bare, doubled = sample(pipe, call, Conditional(guidance_scale=4.0))
+    adapter = build_adapter(find_denoiser(pipe), doubled[0])
+    shake(adapter)
+    return pipe, call, adapter, bare
+
+
+def test_an_interrupted_call_leaves_nothing_to_other_guiders():
+    pipe, call, adapter, bare = shaken()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    handle = pipe.unet.up_blocks[0].register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        sample(pipe, call, AdapterGuidance(guidance_scale=4.0, adapter=adapter))
+    handle.remove()
+    assert torch.equal(sample(pipe, call, Conditional(guidance_scale=4.0))[0], bare)
+
+
+def test_a_disabled_adapter_stays_disabled_in_a_guider():
+    pipe, call, adapter, bare = shaken()
+    guider = AdapterGuidance(guidance_scale=4.0, adapter=adapter)
+    with adapter.disabled():
+        assert torch.equal(sample(pipe, call, guider)[0], bare)
+    assert adapter.enabled and not torch.equal(sample(pipe, call, guider)[0], bare)
+
+
+def test_a_guider_refuses_an_adapter_that_is_attached_elsewhere():
+    pipe, call, adapter, _ = shaken()
+    adapter.attach(copy.deepcopy(pipe.unet))
+    with pytest.raises(ModelError, match="the guider's adapter is attached to another denoiser"):
+        sample(pipe, call, AdapterGuidance(guidance_scale=4.0, adapter=adapter))
 
 
 def test_a_guider_without_an_adapter_is_refused():

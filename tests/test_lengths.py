@@ -1,12 +1,16 @@
 """Pipelines whose prompts differ in length are recorded and trained on, a length at a time."""
 
 import pytest
+import torch
 from support.case import build
+from zoo import shake
 
+from guidefold.adapters import Adapter
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.distillation.run import record, train
 from guidefold.errors import ModelError
 from guidefold.trajectories.dataset import StateSet
+from guidefold.trajectories.recorder import Recorder
 
 # what diffusers itself warns of
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -45,3 +49,21 @@ def test_a_pipeline_that_wants_a_negative_prompt_says_so(tmp_path):
     pipe = build("QwenImagePipeline").pipe
     with pytest.raises(ModelError, match="some pipelines want a negative_prompt for guidance to be on"):
         record(pipe, PROMPTS, tmp_path, trajectory(record_batch=1), height=32, width=32)
+
+
+def test_images_of_a_batch_come_out_as_alone_where_sequences_come_first():
+    case = build("ErnieImagePipeline")
+    pipe, call = case.pipe, {**case.call, "negative_prompt": None, "output_type": "latent"}
+    more = {name: call[name] for name in ("height", "width")}
+    recorder = Recorder(pipe, PROMPTS, trajectory(record_batch=2), **more)
+    adapter = Adapter.build(recorder.denoiser, recorder.spec, ADAPTER)
+    shake(adapter)
+    adapter.attach(pipe)
+    prompts, scales = ["a red fo", "a red fz"], [2.0, 3.5]  # as many tokens, an even number
+
+    def sample(prompt, scale, *seeds):
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return pipe(**{**call, "prompt": prompt, "guidance_scale": scale}, generator=generators)[0]
+
+    alone = [sample(prompt, scale, seed) for seed, (prompt, scale) in enumerate(zip(prompts, scales, strict=True))]
+    torch.testing.assert_close(sample(prompts, scales, 0, 1), torch.cat(alone), rtol=1e-3, atol=1e-3)

@@ -9,12 +9,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from guidefold.adapters.compiling import is_compiled, look_for_hooks
-from guidefold.adapters.conditions import NEGATIVE, ConditionEncoder, ConditionSpec, conditions_of
+from guidefold.adapters.compiling import look_for_hooks
+from guidefold.adapters.conditions import ConditionEncoder, ConditionSpec, conditions_of
+from guidefold.adapters.fitting import check
 from guidefold.adapters.heads import Heads, make_layers
-from guidefold.adapters.hooks import Attachment, Target, follow, fusions, shaped_like, tokens_of
+from guidefold.adapters.hooks import Attachment, Target, batch_first, follow, fusions, shaped_like, tokens_of
 from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer
-from guidefold.adapters.readers import READS, find_readers, module_of, negative_tokens, read_negative, reads
+from guidefold.adapters.negative import Negative, Swaps, rows_of_negative
+from guidefold.adapters.readers import find_readers, module_of, negative_tokens, read_negative, reads
 from guidefold.adapters.scales import Scale, as_scales
 from guidefold.adapters.targets import find_targets, is_attention, shape_of, unwrapped
 from guidefold.config import AdapterConfig
@@ -39,7 +41,8 @@ class Adapter(nn.Module):
         self.memory = nn.Linear(max(spec.tokens.values(), default=0), 2 * config.rank) if memory else None
         self.enabled = True
         self._scale: Tensor | None = None
-        self._negative: dict[str, Tensor] | None = None
+        self._negative: Negative | None = None
+        self._once = False
         self._attachment: Attachment | None = None
 
     @classmethod
@@ -79,25 +82,37 @@ class Adapter(nn.Module):
     def attach(self, model: Any) -> Self:
         """Act on a pipeline, whose guidance then costs no second pass, or on a bare denoiser; return self.
 
-        Everything is checked before anything changes. Raises ModelError when the model is compiled, already has an
-        adapter, or does not have the targets this adapter was made for.
+        Further pipelines of the same denoiser may follow, such as text-to-image and image-to-image. Everything is
+        checked before anything changes. Raises ModelError when the model is compiled, already has an adapter, or does
+        not have the targets this adapter was made for.
         """
-        from guidefold.adapters.pipeline import fold, is_pipeline
+        from guidefold.adapters.pipeline import become, folding, is_pipeline
 
         pipe = model if is_pipeline(model) else None
         denoiser = chosen_denoiser(model, self.spec.denoiser)
-        self.check(denoiser)
-        attachment = Attachment(denoiser=denoiser, pipe=pipe, names=argument_names(type(denoiser)), handles=[])
+        attachment = self._attachment
+        if attachment is None or not attachment.takes(pipe, denoiser):
+            check(self, denoiser)
+            attachment = Attachment(denoiser, argument_names(type(denoiser)), scoped=pipe is not None)
         if pipe is not None:
-            fold(pipe, self)
+            folded = folding(pipe, self)
             # what is offloaded tells no device before it is called
             device = None if denoiser.device == torch.device("meta") else denoiser.device
             self.to(device, denoiser.dtype)  # pyright: ignore[reportCallIssue, reportArgumentType]
             self.requires_grad_(False)
+            become(pipe, *folded)
+            attachment.pipes.append(pipe)
+        if not self.attached:
+            self._act(attachment)
+        return self
+
+    def _act(self, attachment: Attachment) -> None:
+        """Put the hooks on a denoiser."""
         look_for_hooks()
+        denoiser = attachment.denoiser
         # not a child: offloading and casting of the denoiser must not see the adapter
         object.__setattr__(self, "_attachment", attachment)
-        attachment.handles.append(denoiser.register_forward_pre_hook(self._pre_hook(), with_kwargs=True))
+        attachment.handles.append(denoiser.register_forward_pre_hook(self._pre_hook(attachment), with_kwargs=True))
         attachment.handles.append(denoiser.register_forward_hook(self._post_hook()))
         attachment.targets = [Target() for _ in self.shapes]
         pairs = zip(attachment.targets, self.layers, strict=True)
@@ -108,36 +123,6 @@ class Adapter(nn.Module):
             attachment.handles.append(layer.register_forward_hook(hook, with_kwargs=True))
         attachment.fusions = fusions(denoiser, hooks)
         follow(attachment)
-        return self
-
-    def check(self, denoiser: nn.Module) -> None:
-        """Raise ModelError unless this adapter can be attached to the denoiser."""
-        kind = type(denoiser).__name__
-        if self.attached:
-            raise ModelError("this adapter is attached already; call detach() first")
-        if any(map(is_compiled, denoiser.modules())):
-            raise ModelError(
-                f"{kind} is compiled, and hooks added now would be ignored; attach first, then torch.compile"
-            )
-        if any(hasattr(hook, "adapter") for hook in denoiser._forward_pre_hooks.values()):
-            raise ModelError(f"{kind} has another adapter attached; detach that one first")
-        for name, shape in self.shapes.items():
-            try:
-                found = shape_of(module_of(denoiser, name))
-            except AttributeError as error:
-                layer = name.removesuffix(READS)
-                raise ModelError(
-                    f"this adapter is for another base model: {kind} has no layer {layer}{self.origin()}"
-                ) from error
-            if found != tuple(shape):
-                raise ModelError(
-                    f"this adapter is for another base model: {name} has widths {found} here, "
-                    f"{tuple(shape)} where it was trained{self.origin()}"
-                )
-
-    def origin(self) -> str:
-        base = self.trained.get("base")
-        return f"; it was trained on {base}" if base else ""
 
     def detach(self) -> None:
         """Undo `attach`: the model is what it was before. Raises ModelError when not attached."""
@@ -147,8 +132,8 @@ class Adapter(nn.Module):
             raise ModelError("this adapter is not attached")
         for handle in self._attachment.handles:
             handle.remove()
-        if self._attachment.pipe is not None:
-            unfold(self._attachment.pipe, self)
+        for pipe in self._attachment.pipes:
+            unfold(pipe, self)
         self._attachment = None
 
     @contextmanager
@@ -160,14 +145,25 @@ class Adapter(nn.Module):
         finally:
             self.enabled = before
 
-    def set(self, guidance_scale: Scale, *, negative: dict[str, Tensor] | None = None) -> None:
+    def set(self, guidance_scale: Scale, *, negative: Negative | None = None) -> None:
         """Set the guidance scale, and the conditions of a negative prompt by the denoiser's names."""
-        self._scale, self._negative = self.checked(guidance_scale), negative
+        self._scale, self._negative, self._once = self.checked(guidance_scale), negative, False
         if self._attachment is not None:
             follow(self._attachment)  # here too, because the compiler cannot trace it
 
+    def set_once(self, guidance_scale: Scale, *, negative: Negative | None = None) -> None:
+        """Act in the denoiser's next call alone, at this guidance scale, and in no other that is given none."""
+        assert self._attachment is not None
+        self._attachment.scoped = True
+        self.set(guidance_scale, negative=negative)
+        self._once = True
+
+    def reset(self) -> None:
+        """Forget the guidance scale and the negative prompt."""
+        self._scale, self._negative, self._once = None, None, False
+
     @contextmanager
-    def at(self, guidance_scale: Scale, *, negative: dict[str, Tensor] | None = None) -> Iterator[Self]:
+    def at(self, guidance_scale: Scale, *, negative: Negative | None = None) -> Iterator[Self]:
         """Set the guidance scale and the negative prompt's conditions for a while."""
         before = self._scale, self._negative
         self.set(guidance_scale, negative=negative)
@@ -176,40 +172,48 @@ class Adapter(nn.Module):
         finally:
             self._scale, self._negative = before
 
-    def _pre_hook(self) -> Any:
+    def _pre_hook(self, attachment: Attachment) -> Any:
         # a function, not a method: a copied denoiser would call a method of a copied adapter, attached to nothing
         def before(denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-            self._before(denoiser, args, kwargs)
+            if self._attachment is attachment:
+                self._before(attachment, denoiser, args, kwargs)
 
-        vars(before)["adapter"] = self
+        vars(before).update(adapter=self, attachment=attachment)
         return before
 
     def _post_hook(self) -> Any:
         def after(denoiser: nn.Module, args: tuple, output: Any) -> None:
             # checkpointed blocks run again in the backward pass
             if self._attachment is not None and not torch.is_grad_enabled():
-                for target in self._attachment.targets:
-                    target.modulation = None
+                self._attachment.clear()
 
         return after
 
-    def _before(self, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _before(self, attachment: Attachment, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Encode the conditions of a call, once for all targets."""
-        attachment = self._attachment
-        if not self.enabled or attachment is None:
+        attachment.clear()  # a call that was interrupted may have left them
+        scale, negative = self._scale, self._negative
+        if self._once:
+            self.reset()
+        if not self.enabled or (attachment.scoped and scale is None):
             return
-        if self._scale is None:
+        if scale is None:
             raise InputError("the adapter has no guidance scale yet; set adapter.guidance_scale, or call the pipeline")
         follow(attachment)
         call = read_call(denoiser, args, kwargs, attachment.names)
         latents = call.tensors[call.latents]
         if self.heads.weight.device != latents.device:
             self.to(latents.device)
-        scale, rows = self._scale.to(latents.device), call.rows
+        scale, rows = scale.to(latents.device), call.rows
         if rows % scale.shape[0]:
             raise InputError(f"{scale.shape[0]} guidance scales for {rows} images; give one, or one per image")
         scale = scale.repeat_interleave(rows // scale.shape[0], dim=0)
-        conditions = conditions_of(call) | self._negatives(rows)
+        conditions = conditions_of(call)
+        if self.spec.negative:
+            if isinstance(negative, Swaps):
+                negative = negative.conditions(denoiser, args, kwargs, attachment.names)
+            conditions |= rows_of_negative(self.spec, negative, rows)
+        attachment.rows = rows if latents.dim() == 4 else 0
         strength = (scale.reshape(rows, -1)[:, : self.spec.anchors] - 1).sum(1, keepdim=True)
         parts = self.heads.parts(self.encoder(scale, conditions), strength, latents.dtype)
         for target, part in zip(attachment.targets, parts, strict=True):
@@ -217,19 +221,6 @@ class Adapter(nn.Module):
         attachment.strength = self.heads.inner(strength)
         attachment.tokens = self._memory_of(conditions, parts[0])
         attachment.negative = negative_tokens(conditions)
-
-    def _negatives(self, rows: int) -> dict[str, Tensor]:
-        """Return the negative prompt's conditions with a row per image."""
-        if not self.spec.negative:
-            return {}
-        if self._negative is None:
-            raise InputError("this adapter is conditioned on negative prompts; call the pipeline, or at(negative=...)")
-        wanted = {*self.spec.tokens, *self.spec.vectors}
-        return {
-            f"{NEGATIVE}{name}": value.repeat_interleave(rows // value.shape[0], dim=0)
-            for name, value in self._negative.items()
-            if f"{NEGATIVE}{name}" in wanted or ("mask" in name and isinstance(value, Tensor))
-        }
 
     def _memory_of(self, tensors: dict[str, Tensor], like: Tensor) -> Tensor:
         """Return keys and values [B, T, 2 * rank] of the first token sequence, shared by all targets."""
@@ -262,9 +253,14 @@ class Adapter(nn.Module):
             inputs = args[0] if args else kwargs["hidden_states"]
             # joint attention answers with both streams: the first is the picture's
             first = output[0] if isinstance(output, tuple) else output
-            tokens = tokens_of(inputs, first) if attends else (inputs, first)
+            if hasattr(module, "_diffusers_hook"):
+                first = first.clone()  # a cache of diffusers may keep it and answer with it again
+            tokens = tokens_of(inputs, first) if attends else batch_first(inputs, first, attachment.rows)
             changed = layer(*tokens, target.modulation, attachment.strength, attachment.tokens)
-            changed = shaped_like(first, inputs, changed) if attends else changed
+            if attends:
+                changed = shaped_like(first, inputs, changed)
+            elif changed.shape != first.shape:
+                changed = changed.transpose(0, 1)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         return change

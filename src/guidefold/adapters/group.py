@@ -35,8 +35,11 @@ class AdapterGroup:
         return self
 
     def detach(self) -> None:
-        """Undo `attach`. Raises ModelError when not attached."""
-        for adapter in self.adapters.values():
+        """Undo `attach`, for those still attached. Raises ModelError when none is."""
+        attached = [adapter for adapter in self.adapters.values() if adapter.attached]
+        if not attached:
+            raise ModelError("these adapters are not attached")
+        for adapter in attached:
             adapter.detach()
 
     @contextmanager

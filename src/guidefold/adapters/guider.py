@@ -7,7 +7,9 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 
 from guidefold.adapters.adapter import Adapter
-from guidefold.errors import InputError
+from guidefold.adapters.hooks import acting_on
+from guidefold.adapters.negative import Swaps
+from guidefold.errors import InputError, ModelError
 
 
 class AdapterGuidance(BaseGuidance):
@@ -24,7 +26,7 @@ class AdapterGuidance(BaseGuidance):
     def __init__(self, guidance_scale: float = 7.5, enabled: bool = True, adapter: Adapter | None = None) -> None:
         super().__init__(enabled=enabled)
         self.guidance_scale, self.adapter = guidance_scale, adapter
-        self._negative: dict[str, torch.Tensor] | None = None
+        self._swaps = Swaps()
 
     def prepare_models(self, denoiser: torch.nn.Module) -> None:
         """Turn the adapter on for the next call. Raises InputError without one, ModelError if it does not fit."""
@@ -33,23 +35,30 @@ class AdapterGuidance(BaseGuidance):
             raise InputError("this guider has no adapter; make it with AdapterGuidance(adapter=guidefold.load(...))")
         if not self.adapter.attached:
             self.adapter.attach(denoiser)
-        self.adapter.enabled = self._enabled
-        self.adapter.set(self.guidance_scale, negative=self._negative)
+        if self.adapter not in acting_on(denoiser):
+            raise ModelError("the guider's adapter is attached to another denoiser; call adapter.detach() first")
+        if self._enabled:
+            self.adapter.set_once(self.guidance_scale, negative=self._swaps)
 
     def cleanup_models(self, denoiser: torch.nn.Module) -> None:
         """Turn the adapter off again."""
         if self.adapter is not None:
-            self.adapter.enabled = False
+            self.adapter.reset()
 
     def prepare_inputs(self, data: Any) -> list[Any]:
         """Return the conditional inputs, and keep the negative prompt's for an adapter that wants them."""
-        self._negative = {name: pair[1] for name, pair in data.items() if isinstance(pair, tuple) and len(pair) > 1}
+        self._swaps = Swaps()
+        for pair in data.values():
+            if isinstance(pair, tuple) and len(pair) > 1:
+                self._swaps.add(*pair[:2])
         return [self._prepare_batch(data, 0, "pred_cond")]
 
     def prepare_inputs_from_block_state(self, data: Any, input_fields: dict[str, Any]) -> list[Any]:
         """Return the conditional inputs, and keep the negative prompt's for an adapter that wants them."""
-        pairs = {name: pair[1] for name, pair in input_fields.items() if isinstance(pair, tuple) and len(pair) > 1}
-        self._negative = {name: getattr(data, field) for name, field in pairs.items() if hasattr(data, field)}
+        self._swaps = Swaps()
+        for fields in input_fields.values():
+            if isinstance(fields, tuple) and len(fields) > 1 and hasattr(data, fields[1]):
+                self._swaps.add(getattr(data, fields[0]), getattr(data, fields[1]))
         return [self._prepare_batch_from_block_state(input_fields, data, 0, "pred_cond")]
 
     def __call__(self, data: list[Any]) -> Any:

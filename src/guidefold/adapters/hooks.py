@@ -28,17 +28,40 @@ class Fusion:
 
 @dataclass
 class Attachment:
-    """What attaching did, so that detaching can undo it, and what the current call is conditioned on."""
+    """What attaching did, so that detaching can undo it, and what the current call is conditioned on.
+
+    `scoped`: the adapter acts only in calls that give it a scale, those of `pipes` or of a guider; what else calls the
+    denoiser, such as a pipeline that shares it, gets the base model.
+    """
 
     denoiser: nn.Module
-    pipe: Any
     names: tuple[str, ...]
-    handles: list[Any]
+    scoped: bool
+    pipes: list[Any] = field(default_factory=list)
+    handles: list[Any] = field(default_factory=list)
     fusions: list[Fusion] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
+    rows: int = 0  # images of the current call; 0 where a batch of other sequences, such as frames, may have as many
     strength: Tensor | None = None
     tokens: Tensor | None = None
     negative: dict[str, Tensor] = field(default_factory=dict)
+
+    def takes(self, pipe: Any, denoiser: nn.Module) -> bool:
+        """Tell whether a further pipeline can be served: one of the same denoiser, after others."""
+        return self.scoped and pipe is not None and self.denoiser is getattr(denoiser, "_orig_mod", denoiser)
+
+    def clear(self) -> None:
+        """Forget the current call."""
+        for target in self.targets:
+            target.modulation = None
+
+
+def acting_on(denoiser: nn.Module) -> list[Any]:
+    """Return the adapters that are attached to a denoiser, or to the one that it is a copy of."""
+    hooks = getattr(denoiser, "_orig_mod", denoiser)._forward_pre_hooks.values()
+    found = [(vars(hook).get("adapter"), vars(hook).get("attachment")) for hook in hooks if hasattr(hook, "__dict__")]
+    # a copy keeps the hooks of an adapter that has since been detached
+    return [adapter for adapter, attachment in found if adapter and adapter._attachment is attachment]
 
 
 def tokens_of(inputs: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,6 +81,13 @@ def shaped_like(output: Tensor, inputs: Tensor, tokens: Tensor) -> Tensor:
     if inputs.dim() != 4:
         return tokens.view(output.shape)
     return torch.empty_like(output).copy_(tokens.mT.reshape(output.shape))
+
+
+def batch_first(inputs: Tensor, output: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Return a linear layer's input and output [B, S, D] where it is given sequences first, [S, B, D]."""
+    if output.dim() == 3 and output.shape[0] != rows == output.shape[1]:
+        return inputs.transpose(0, 1), output.transpose(0, 1)
+    return inputs, output
 
 
 def fusions(denoiser: nn.Module, hooks: dict[str, Any]) -> list[Fusion]:

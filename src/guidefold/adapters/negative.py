@@ -10,9 +10,56 @@ from torch import Tensor, nn
 from guidefold.adapters.conditions import NEGATIVE as PREFIX
 from guidefold.adapters.conditions import ConditionSpec, conditions_of
 from guidefold.denoiser import denoisers, find_denoiser, quiet, read_call, replaced
-from guidefold.errors import ModelError
+from guidefold.errors import InputError, ModelError
 
 NEGATIVE = "negative_"
+
+
+class Swaps(list[tuple[Any, Any]]):
+    """What a denoiser is given of the prompt, each with what the negative prompt has in its place."""
+
+    def add(self, positive: Any, negative: Any) -> None:
+        self.append((positive, negative))
+        if isinstance(positive, (list, tuple)) and isinstance(negative, (list, tuple)):
+            self.extend(zip(positive, negative, strict=False))
+
+    def swapped(self, value: Any) -> Any:
+        """Return a value as it would be for the negative prompt."""
+        for positive, negative in self:
+            if value is positive:
+                return negative
+        if isinstance(value, dict):
+            return {name: self.swapped(item) for name, item in value.items()}
+        return type(value)(map(self.swapped, value)) if type(value) in (list, tuple) else value
+
+    def conditions(
+        self, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any], names: tuple[str, ...]
+    ) -> dict[str, Tensor]:
+        """Return the conditions of a call, made for the negative prompt. Raises ModelError where it has none of it."""
+        other = read_call(denoiser, self.swapped(args), self.swapped(kwargs), names)
+        if not self:
+            raise ModelError("the guider was given no negative prompt; use an adapter without negative prompts")
+        return conditions_of(other)
+
+
+Negative = dict[str, Tensor] | Swaps
+
+
+def rows_of_negative(spec: ConditionSpec, negative: dict[str, Tensor] | None, rows: int) -> dict[str, Tensor]:
+    """Return the negative prompt's conditions that an adapter takes, a row per image. Raises InputError for none."""
+    if negative is None:
+        raise InputError("this adapter is conditioned on negative prompts; call the pipeline, or at(negative=...)")
+    wanted = {*spec.tokens, *spec.vectors}
+    found = {
+        f"{PREFIX}{name}": value.repeat_interleave(rows // value.shape[0], dim=0)
+        for name, value in negative.items()
+        if f"{PREFIX}{name}" in wanted or ("mask" in name and isinstance(value, Tensor))
+    }
+    if missing := [name for name in wanted if name.startswith(PREFIX) and name not in found]:
+        raise InputError(
+            f"the negative prompt has no {missing[0].removeprefix(PREFIX)}; give it as the prompt is given"
+        )
+    return found
 
 
 class Seen(Exception):

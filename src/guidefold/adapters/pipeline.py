@@ -3,18 +3,23 @@
 import functools
 import inspect
 import warnings
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from guidefold.adapters.hooks import acting_on
 from guidefold.adapters.negative import negative_conditions
 from guidefold.capture.switch import Switch, switch_for
+from guidefold.denoiser import chosen_denoiser, denoisers
 from guidefold.errors import ModelError
 
 if TYPE_CHECKING:
     from guidefold.adapters.adapter import Adapter
+
+RESCALE = "guidance_rescale"
 
 
 def is_pipeline(model: Any) -> bool:
@@ -31,13 +36,50 @@ def at_least(off: float, scale: Any) -> Any:
     return scale.clamp(min=off) if isinstance(scale, torch.Tensor) else scale
 
 
-def fold(pipe: Any, adapter: "Adapter") -> None:
-    """Give this one pipeline a class of its own, whose `__call__` hands the guidance scales to its adapters."""
-    others: dict[Adapter, Switch] = getattr(type(pipe), "_folded_by", {})
+def folding(pipe: Any, adapter: "Adapter") -> "tuple[type, dict[Adapter, Switch]]":
+    """Return the original class of a pipeline, and its adapters with this one. Raises ModelError for one too many."""
+    others = {other: switch for other, switch in getattr(type(pipe), "_folded_by", {}).items() if acts(other, pipe)}
+    if adapter in others:
+        raise ModelError("this adapter is attached already; call detach() first")
     if any(other.spec.denoiser == adapter.spec.denoiser for other in others):
         raise ModelError(f"{type(pipe).__name__} has another adapter attached; detach that one first")
     switch = switch_for(pipe, adapter.spec.offs, anchors=adapter.spec.anchors, guider=adapter.spec.guider)
-    become(pipe, getattr(type(pipe), "_folded_from", type(pipe)), {**others, adapter: switch})
+    return getattr(type(pipe), "_folded_from", type(pipe)), {**others, adapter: switch}
+
+
+def acts(adapter: "Adapter", pipe: Any) -> bool:
+    """Tell whether an adapter acts on the denoiser that a pipeline has now: a copy outlives the attachment."""
+    return adapter.attached and adapter in acting_on(chosen_denoiser(pipe, adapter.spec.denoiser))
+
+
+def serving(pipe: Any, adapters: "Iterable[Adapter]") -> "list[Adapter]":
+    """Return the adapters that take guidance's place in a call of the pipeline: one for every denoiser, or none.
+
+    Where guidance runs several denoisers it is on or off for all. Warns where an adapter has lost its denoiser.
+    """
+    attached = [adapter for adapter in adapters if adapter.attached]
+    enabled = [adapter for adapter in attached if adapter.enabled]
+    active = [adapter for adapter in enabled if acts(adapter, pipe)]
+    if len(active) < len(enabled):
+        warn("the adapter is attached to another denoiser than the pipeline's, which takes all passes; attach it again")
+    elif len(enabled) == len(attached) and (lacking := unserved(pipe, active)):
+        warn(f"{lacking[0]} has no adapter, so guidance takes all passes; attach one to every denoiser")
+        return []
+    return active if len(active) == len(attached) else []
+
+
+def unserved(pipe: Any, active: "list[Adapter]") -> list[str]:
+    """Return the denoisers, of the kinds that adapters act on, which have none."""
+    served = [adapter.spec.denoiser for adapter in active]
+    names = [name for name in served if name is not None]
+    if len(names) < len(served):  # the only one that guidance runs
+        return []
+    parts = {name: type(getattr(part, "_orig_mod", part)) for name, part in denoisers(pipe).items()}
+    return [name for name, kind in parts.items() if name not in names and kind in {parts[one] for one in names}]
+
+
+def warn(text: str) -> None:
+    warnings.warn(text, stacklevel=4)
 
 
 def become(pipe: Any, original: type, switches: "dict[Adapter, Switch]") -> None:
@@ -46,8 +88,7 @@ def become(pipe: Any, original: type, switches: "dict[Adapter, Switch]") -> None
 
     @functools.wraps(original.__call__)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # a copy of the pipeline outlives the attachment
-        active = [adapter for adapter in switches if adapter.enabled and adapter.attached]
+        active = serving(self, switches)
         if not active:
             return original.__call__(self, *args, **kwargs)
         bound = signature.bind(self, *args, **kwargs)
@@ -59,6 +100,7 @@ def become(pipe: Any, original: type, switches: "dict[Adapter, Switch]") -> None
                 stack.enter_context(switches[adapter].without(self))
                 arguments.update(switches[adapter].off(arguments))
             negatives = negatives_of(self, original, arguments, active)
+            warn_of_rescale(arguments, active)
             for adapter in active:
                 dials = zip(adapter.spec.offs.items(), scales[adapter], strict=True)
                 wanted = {name: at_least(off, value) for (name, off), value in dials}
@@ -84,12 +126,19 @@ def negatives_of(
     for name in () if wanting else ("negative_prompt", "negative_prompt_embeds"):
         value = arguments.get(name)
         if value is not None and len(value):
-            warnings.warn(f"this adapter was trained without negative prompts; {name} is ignored", stacklevel=4)
+            warn(f"this adapter was trained without negative prompts; {name} is ignored")
     return found
 
 
+def warn_of_rescale(arguments: dict[str, Any], active: "list[Adapter]") -> None:
+    """Warn where guidance would be rescaled: pipelines that run without guidance ignore it."""
+    dials = {name for adapter in active for name in adapter.spec.offs}
+    if arguments.get(RESCALE) and RESCALE not in dials:
+        warn(f"{RESCALE} {arguments[RESCALE]:g} is ignored: the adapter knows what it was trained with, or a dial")
+
+
 def unfold(pipe: Any, adapter: "Adapter") -> None:
-    """Undo `fold`."""
+    """Take an adapter from a pipeline."""
     folded = type(pipe)
     rest = {other: switch for other, switch in folded._folded_by.items() if other is not adapter}
     if rest:

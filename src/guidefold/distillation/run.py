@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from guidefold.adapters import Adapter
+from guidefold.adapters.fitting import check
 from guidefold.adapters.group import AdapterGroup
 from guidefold.adapters.hub import from_pretrained, start_from
 from guidefold.config import AdapterConfig, Config, TrainConfig, TrajectoryConfig
@@ -86,7 +87,7 @@ def train(
     folder = Path(output)
     torch.manual_seed(config.seed)
     student = Student(denoiser, Adapter.build(denoiser, source.spec, adapter_config(adapter, config)), source.static)
-    student.adapter.check(denoiser)
+    check(student.adapter, denoiser)
     student.adapter.trained = origin(pipe, denoiser, config, source.trajectory)
     if config.init is not None:
         start_from(student.adapter, config.init)

@@ -11,6 +11,7 @@ from torch import nn
 
 from guidefold.adapters import Adapter
 from guidefold.adapters.conditions import ConditionSpec
+from guidefold.adapters.fitting import check
 from guidefold.adapters.group import AdapterGroup
 from guidefold.adapters.hub import load
 from guidefold.errors import InputError
@@ -25,7 +26,7 @@ def adapter_to_follow(source: str, denoiser: nn.Module, spec: ConditionSpec, *, 
     adapter = load(source)
     if isinstance(adapter, AdapterGroup) or not alone:
         raise InputError(f"follow is {source}, but guidance runs several denoisers here; leave follow out")
-    adapter.check(denoiser)
+    check(adapter, denoiser)
     if (adapter.spec.offs, adapter.spec.negative) != (spec.offs, spec.negative):
         ours, theirs = told(spec), told(adapter.spec)
         raise InputError(f"follow is {source}, which knows {theirs}, and this records {ours}; record what it knows")
