@@ -47,6 +47,7 @@ class Recorder:
             raise InputError(f"{type(pipe).__name__} takes no negative prompt; leave the negative prompts out")
         scales = guider_dials(pipe) if self.guider else [name for name in self.known if SCALES.search(name)]
         self._known_dials([name for name in scales if name != self.first])
+        self.visits = config.sampling_steps  # of a trajectory, by all denoisers; more where the scheduler needs them
         self._observe()
 
     def _known_dials(self, names: list[str]) -> None:
@@ -184,10 +185,9 @@ class Recorder:
         draws = [draw(self.config, self.conditions, index) for index in indices]
         known = self._known(draws)
         visits = self._visits(draws, self._led(draws, known))
-        steps, parts = self.config.sampling_steps, []
+        parts = []
         for row, one in enumerate(draws):
-            kept = range(steps) if keep_all else kept_steps(self.config, one.index)
-            chosen = sorted({k * len(visits) // steps for k in kept}) if len(visits) != steps else list(kept)
+            chosen = [*range(len(visits))] if keep_all else kept_steps(self.config, one.index, len(visits))
             part = {name: torch.stack([visits[k][name][row] for k in chosen]) for name in visits[0]}
             part |= {name: value[row].expand(len(chosen), *value[row].shape) for name, value in known.items()}
             part["step"] = torch.tensor(chosen)
@@ -207,7 +207,7 @@ class Recorder:
         """Return the states of all images at every visit of the denoiser."""
         watch, images = self._watch(draws, self.config.sampling_steps, along), len(draws)
         targets = watch.targets(None if self.identity else watch.maps())
-        visits = []
+        self.visits, visits = len(targets), []
         for number in sorted(targets):
             called, target = targets[number].called, targets[number]
             if called.denoiser != self.name:
