@@ -23,7 +23,7 @@ from guidefold.errors import InputError, ModelError, SeveralDenoisersError
 from guidefold.guidance import PerImageScale
 from guidefold.trajectories.conditions import Draw, draw, kept_steps
 from guidefold.trajectories.following import adapter_to_follow, sampling
-from guidefold.trajectories.identity import encoders_of, fingerprint, plain, scheduler_of
+from guidefold.trajectories.identity import encoders_of, fingerprint, guider_of, others_of, plain, scheduler_of
 from guidefold.trajectories.states import States, joined
 
 
@@ -243,7 +243,13 @@ class Recorder:
     def header(self) -> dict[str, Any]:
         """Return what a store says of its trajectories."""
         prompts = hashlib.sha256("\n".join(self.conditions).encode()).hexdigest()
-        return {
+        # only where there are any, so that the stores of other pipelines can be gone on with
+        more: dict[str, Any] = {"others": others} if (others := others_of(self.pipe, self.denoiser)) else {}
+        if self.guider:
+            more["guider"] = guider_of(self.pipe, {self.first, *self.config.dial_ranges()})
+        if self.leader:
+            more["follow"] = fingerprint(self.leader)
+        return more | {
             "config": self.config.to_dict(),
             "model": fingerprint(self.denoiser),
             "pipeline": type(self.pipe).__name__,
@@ -255,7 +261,7 @@ class Recorder:
             "static": plain(self.static),
             "spec": self.spec.to_dict(),
             "denoiser": self.name,
-        } | ({"follow": fingerprint(self.leader)} if self.leader else {})
+        }
 
     def batches(self, numbers: Sequence[int]) -> Iterator[list[int]]:
         """Split trajectories into the batches they are sampled in."""
