@@ -14,7 +14,7 @@ from guidefold.errors import InputError
 from guidefold.trajectories.conditions import hashed
 from guidefold.trajectories.dataset import StateSet, batch_of_groups, split
 from guidefold.trajectories.recorder import Recorder
-from guidefold.trajectories.several import drawn_of
+from guidefold.trajectories.several import drawn_of, identity_of
 from guidefold.trajectories.states import States
 from guidefold.trajectories.store import Store
 
@@ -44,7 +44,7 @@ class RecordedStates:
 
     def __init__(self, stores: Sequence[Store], config: TrainConfig) -> None:
         self.config, self.trajectory = config, drawn_of(stores)
-        self.identity = " ".join(store.identity[:16] for store in stores)
+        self.identity = identity_of(stores)
         self.static = stores[0].header["static"]
         self.spec = ConditionSpec(**stores[0].header["spec"])
         self.training, self.held_out = split(stores, config.validation)
