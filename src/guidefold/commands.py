@@ -19,6 +19,7 @@ from guidefold.demo import bundle
 from guidefold.demo.demo import run_demo
 from guidefold.distillation import run
 from guidefold.distillation.cost import Cost, recording_cost, training_cost
+from guidefold.distillation.states import TrialStates
 from guidefold.errors import InputError
 from guidefold.evaluation import gallery
 from guidefold.evaluation.evaluate import evaluate as judge_adapter
@@ -131,9 +132,11 @@ def distill(
     pipe = pipeline(model, device, dtype, call)
     if dry_run:
         if train.source == "recorded":
-            show_cost(recording_cost(Recorder(pipe, prompts, trajectory, **call)))
-        # the cost of a training step does not depend on where its states come from, but for their making
-        source = run.OnlineStates(pipe, prompts, trajectory, train, **call)
+            recorder = Recorder(pipe, prompts, trajectory, **call)
+            show_cost(recording_cost(recorder))
+            source = TrialStates(recorder, train)
+        else:
+            source = run.open_source(pipe, None, prompts, train, trajectory, call)
         show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
         return
     trained = run.distill(pipe, prompts, output, adapter=adapter, trajectory=trajectory, config=train, **call)
