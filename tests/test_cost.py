@@ -37,9 +37,7 @@ def test_a_trial_step_is_of_a_whole_batch_and_asks_for_one_of_the_recorders():
     recorder = Recorder(pipe, PROMPTS, TRAJECTORY)
     config = TrainConfig(steps=6, batch_size=10, validation=8)
     states = TrialStates(recorder, config)
-    assert len(states.batch(0)["step"]) == 10 and states.batch(0)["trajectory"].tolist() == [0, 0, 0, 1, 1, 1] + [
-        0
-    ] * 3 + [1]
+    assert states.batch(0)["trajectory"].tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0, 1]
     cost = training_cost(pipe, states, AdapterConfig(rank=2, width=8), config, TRAJECTORY)
     assert (cost.teacher_passes, cost.student_passes) == (0, 60)
 
@@ -52,10 +50,8 @@ def test_a_dry_run_tells_the_cost_of_what_would_run(options, tmp_path, monkeypat
     monkeypatch.setattr(commands, "pipeline", lambda *_: pipe)
     build(pipe).save_pretrained(tmp_path / "adapter")
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
-    given = dict(
-        conditions=tmp_path / "prompts.txt", output=tmp_path / "run", trajectories=16, sampling_steps=2, keep=1
-    )
-    given |= dict(record_batch=4, shard=4, steps=2, batch_size=4, rank=2, width=8, validation=1, scale_max=4)
+    given = dict(conditions=tmp_path / "prompts.txt", output=tmp_path / "run", trajectories=16, sampling_steps=2)
+    given |= dict(keep=1, record_batch=4, shard=4, steps=2, batch_size=4, rank=2, width=8, validation=1, scale_max=4)
     line = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     line += [one.format(adapter=tmp_path / "adapter") for one in options]
     assert cli.main(["distill", *line, "--dry-run"]) == 0

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,17 @@ from guidefold.trajectories.several import Folders, drawn_of, identity_of, open_
 from guidefold.trajectories.store import Store
 from guidefold.ui import progress
 
-Conditions = Sequence[str] | str | Path
+Conditions = Sequence[str] | Sequence[int] | str | Path
 
 
 def as_conditions(conditions: Conditions) -> list[str]:
-    """Return prompts from a list or a file."""
-    return read_conditions(conditions) if isinstance(conditions, (str, Path)) else list(conditions)
+    """Return prompts or class labels from a list or a file. Raises InputError for what is neither text nor label."""
+    if isinstance(conditions, (str, Path)):
+        return read_conditions(conditions)
+    for one in conditions:
+        if isinstance(one, bool) or not isinstance(one, (str, Integral)):
+            raise InputError(f"a condition is {one!r}; give texts, or class labels that are whole numbers")
+    return [str(one) for one in conditions]
 
 
 def record(

@@ -13,7 +13,7 @@ from guidefold.adapters.conditions import ConditionSpec
 from guidefold.adapters.negative import negative_conditions
 from guidefold.answers import by_image, unpacked
 from guidefold.capture.observe import Observation, observe
-from guidefold.capture.run import as_conditions, check_arguments, parameters_of, run
+from guidefold.capture.run import as_conditions, check_arguments, negative_prompt_refused, parameters_of, run
 from guidefold.capture.switch import SCALES, Dial, first_dial, guider_dials, has_guider
 from guidefold.capture.tape import Step
 from guidefold.capture.watch import Watch
@@ -48,7 +48,8 @@ class Recorder:
         scales = guider_dials(pipe) if self.guider else [name for name in self.known if SCALES.search(name)]
         self._known_dials([name for name in scales if name != self.first])
         self.visits = config.sampling_steps  # of a trajectory, by all denoisers; more where the scheduler needs them
-        self._observe()
+        with negative_prompt_refused(pipe, arguments):
+            self._observe()
 
     def _known_dials(self, names: list[str]) -> None:
         """Raise InputError for a range of values for what is none of the named scales."""
