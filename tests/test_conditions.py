@@ -76,6 +76,7 @@ def test_draws_are_the_same_on_every_machine():
     assert hashed(3, "noise", 0) == 532719473131703147
     assert draw(TrajectoryConfig(seed=3), PROMPTS, 10).prompt == "prompt 2"
     assert kept_steps(TrajectoryConfig(seed=3), 10) == [2, 4, 7, 9, 12, 14, 17, 19]
+    assert kept_steps(TrajectoryConfig(seed=3), 10, 20) == [2, 4, 7, 9, 12, 14, 17, 19]
 
 
 def test_scales_are_uniform_and_in_range():
@@ -111,6 +112,16 @@ def test_kept_steps_are_distinct_even_and_equally_likely(keep, steps):
     counts = Counter(step for row in kept for step in row)
     if steps <= 20:
         assert all(abs(counts[s] / 1000 - keep / steps) < 0.06 for s in range(steps))
+
+
+@pytest.mark.parametrize(("keep", "visits"), [(4, 15), (4, 9), (8, 15), (4, 5), (8, 3)])
+def test_visits_are_equally_likely_however_many_there_are(keep, visits):
+    config = TrajectoryConfig(keep=keep, sampling_steps=8)
+    kept = [kept_steps(config, index, visits) for index in range(1000)]
+    most = min(keep, visits)
+    assert all(len(set(row)) == len(row) == most and row == sorted(row) for row in kept)
+    counts = Counter(visit for row in kept for visit in row)
+    assert all(abs(counts[v] / 1000 - most / visits) < 0.06 for v in range(visits)) and max(counts) < visits
 
 
 def test_draws_serialise():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from support.case import build
 from zoo import message_of, pipeline
 
 from guidefold.config import TrajectoryConfig
@@ -245,6 +246,9 @@ def test_a_denoiser_whose_guidance_is_folded_already_is_refused():
     [
         ({"guidance_scale": 1.0}, "guidance_scale is set by guidefold; leave it out"),
         ({"generator": None}, "generator is set by guidefold"),
+        ({"num_images_per_prompt": 2}, "num_images_per_prompt is set by guidefold; leave it out"),
+        ({"negative_prompt": "blurry"}, "does not take negative_prompt='blurry' for all images"),
+        ({"negative_prompt": "blurry"}, "draw negative prompts with negatives (--negatives)"),
         ({"hight": 16}, "hight is none of StableDiffusionPipeline.__call__"),
     ],
 )
@@ -261,7 +265,17 @@ def test_no_conditions_are_refused(pipe, tmp_path):
     assert "there are no conditions to record" in message_of(InputError, lambda: record(pipe, [], tmp_path / "s"))
     assert "holds no prompts" in message_of(InputError, lambda: record(pipe, tmp_path / "empty.txt", tmp_path / "s"))
     assert "there is no file" in message_of(InputError, lambda: record(pipe, tmp_path / "none.txt", tmp_path / "s"))
+    told = message_of(InputError, lambda: record(pipe, ["a fox", None], tmp_path / "s"))
+    assert "a condition is None; give texts, or class labels that are whole numbers" in told
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_class_labels_are_numbers_or_their_texts(tmp_path):
+    pipe = build("DiTPipeline").pipe
+    config = TrajectoryConfig(trajectories=2, sampling_steps=2, keep=1, record_batch=1, shard=1)
+    stores = [record(pipe, labels, tmp_path / name, config) for name, labels in (("a", [1, 2]), ("b", ["1", "2"]))]
+    assert contents(stores[0].folder) == contents(stores[1].folder)
 
 
 def test_a_teacher_that_overflows_is_told():

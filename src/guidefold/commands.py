@@ -12,13 +12,14 @@ from guidefold.adapters.group import AdapterGroup
 from guidefold.adapters.hub import BUNDLED, BUNDLED_FOLDER, describe
 from guidefold.adapters.merging import merge as mean_of
 from guidefold.capture import observe as watch
-from guidefold.capture.run import as_conditions, check_arguments
+from guidefold.capture.run import as_conditions, check_arguments, negative_prompt_refused
 from guidefold.capture.switch import first_dial, has_guider
 from guidefold.config import AdapterConfig, EvalConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.demo.demo import run_demo
 from guidefold.distillation import run
 from guidefold.distillation.cost import Cost, recording_cost, training_cost
+from guidefold.distillation.states import TrialStates
 from guidefold.errors import InputError
 from guidefold.evaluation import gallery
 from guidefold.evaluation.evaluate import evaluate as judge_adapter
@@ -50,7 +51,9 @@ def observe(
     name = None if has_guider(pipe) else first_dial(pipe)
     scale = {} if name is None else {name: guidance_scale}
     check_arguments(pipe, call, scale)
-    seen = watch(pipe, num_inference_steps=2, output_type="latent", **as_conditions(pipe, [prompt]), **scale, **call)
+    given = as_conditions(pipe, [prompt]) | scale | call
+    with negative_prompt_refused(pipe, call):
+        seen = watch(pipe, num_inference_steps=2, output_type="latent", **given)
     anchors, further = seen.switch.dials[: seen.switch.anchors], seen.switch.dials[seen.switch.anchors :]
     rows = [
         ("guided networks", ", ".join(seen.denoisers)),
@@ -131,9 +134,11 @@ def distill(
     pipe = pipeline(model, device, dtype, call)
     if dry_run:
         if train.source == "recorded":
-            show_cost(recording_cost(Recorder(pipe, prompts, trajectory, **call)))
-        # the cost of a training step does not depend on where its states come from, but for their making
-        source = run.OnlineStates(pipe, prompts, trajectory, train, **call)
+            recorder = Recorder(pipe, prompts, trajectory, **call)
+            show_cost(recording_cost(recorder))
+            source = TrialStates(recorder, train)
+        else:
+            source = run.open_source(pipe, None, prompts, train, trajectory, call)
         show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
         return
     trained = run.distill(pipe, prompts, output, adapter=adapter, trajectory=trajectory, config=train, **call)
@@ -186,6 +191,10 @@ def sample(
     if compare and chosen is None:
         raise InputError("--compare needs an adapter to compare; leave out --no-adapter")
     pipe = pipeline(model, device, dtype, call)
+    if "negative_prompt" in call:
+        raise InputError(
+            f"negative_prompt={call['negative_prompt']!r} is no argument for --call; use --negative-prompt"
+        )
     if chosen is not None:
         chosen.attach(pipe)
     more = call | ({} if negative_prompt is None else {"negative_prompt": [negative_prompt] * len(prompts)})
@@ -220,7 +229,8 @@ def evaluate(
     prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
     chosen, judge = models.load_adapter(adapter), models.load_judge(model)
     pipe = pipeline(model, device, dtype, call)
-    results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
+    with negative_prompt_refused(pipe, call):
+        results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
     gallery.save_results(output, results, pictures)
     show_evaluation(results)
     print(f"report: {gallery.report_of(output)}")

@@ -1,7 +1,7 @@
 """Run a pipeline again and again from the same state: same noise, same prompt, nothing left behind."""
 
 import inspect
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 from guidefold.capture.tape import Answer, Step, Tape, taped
 from guidefold.denoiser import denoisers
-from guidefold.errors import InputError, ModelError
+from guidefold.errors import GuidefoldError, InputError, ModelError
 
 SET = ("num_inference_steps", "generator", "output_type")  # by us, where a pipeline's call takes them
 
@@ -33,8 +33,23 @@ def check_arguments(pipe: Any, arguments: Iterable[str], taken: Collection[str] 
     for name in arguments:
         if name not in parameters_of(pipe):
             raise InputError(f"the argument {name} is none of {type(pipe).__name__}.__call__; leave it out")
-        if name in {"self", *SET, condition_argument(pipe), *taken}:
+        # one image a prompt: each has its own noise, scale and negative prompt
+        if name in {"self", *SET, condition_argument(pipe), *taken} or name.endswith("_per_prompt"):
             raise InputError(f"the argument {name} is set by guidefold; leave it out")
+
+
+@contextmanager
+def negative_prompt_refused(pipe: Any, arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Raise InputError where a pipeline's call fails with a negative prompt among its further arguments."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if isinstance(error, GuidefoldError) or "negative_prompt" not in arguments:
+            raise
+        raise InputError(
+            f"{type(pipe).__name__} does not take negative_prompt={arguments['negative_prompt']!r} for all images "
+            f"({' '.join(str(error).split())}); leave it out, and draw negative prompts with negatives (--negatives)"
+        ) from error
 
 
 def as_conditions(pipe: Any, texts: Sequence[str]) -> dict[str, list[Any]]:

@@ -35,7 +35,7 @@ def recording_cost(recorder: Recorder) -> Cost:
     count = len(trial["trajectory"].unique())
     written = sum(value.numel() * value.element_size() for value in trial.values())
     return Cost(
-        teacher_passes=round(config.trajectories * config.sampling_steps * recorder.passes),
+        teacher_passes=round(config.trajectories * recorder.visits * recorder.passes),
         store_bytes=round(written * config.trajectories / count),
         seconds=seconds * config.trajectories / count,
     )
@@ -63,6 +63,6 @@ def training_cost(
     seconds, teacher = config.steps * (time.perf_counter() - start), 0
     if config.source == "online" and isinstance(source, OnlineStates):
         sets = -(-config.steps // config.refresh_every)
-        teacher = round(sets * trajectory.record_batch * trajectory.sampling_steps * source.recorder.passes)
+        teacher = round(sets * trajectory.record_batch * source.recorder.visits * source.recorder.passes)
         seconds += sets * making
     return Cost(teacher_passes=teacher, student_passes=config.steps * config.batch_size, seconds=seconds)

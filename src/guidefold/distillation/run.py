@@ -6,12 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from guidefold.adapters import Adapter
+from guidefold.adapters import Adapter, ConditionSpec
 from guidefold.adapters.fitting import check
 from guidefold.adapters.group import AdapterGroup
 from guidefold.adapters.hub import from_pretrained, start_from
@@ -22,19 +24,25 @@ from guidefold.distillation.states import OnlineStates, RecordedStates, Source
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, SeveralDenoisersError, TrainingError
 from guidefold.processes import place
-from guidefold.trajectories.conditions import read_conditions
+from guidefold.trajectories.conditions import draw, read_conditions
+from guidefold.trajectories.dataset import held_out
 from guidefold.trajectories.identity import fingerprint
 from guidefold.trajectories.recorder import Recorder
-from guidefold.trajectories.several import Folders, open_stores
+from guidefold.trajectories.several import Folders, drawn_of, identity_of, open_stores
 from guidefold.trajectories.store import Store
 from guidefold.ui import progress
 
-Conditions = Sequence[str] | str | Path
+Conditions = Sequence[str] | Sequence[int] | str | Path
 
 
 def as_conditions(conditions: Conditions) -> list[str]:
-    """Return prompts from a list or a file."""
-    return read_conditions(conditions) if isinstance(conditions, (str, Path)) else list(conditions)
+    """Return prompts or class labels from a list or a file. Raises InputError for what is neither text nor label."""
+    if isinstance(conditions, (str, Path)):
+        return read_conditions(conditions)
+    for one in conditions:
+        if isinstance(one, bool) or not isinstance(one, (str, Integral)):
+            raise InputError(f"a condition is {one!r}; give texts, or class labels that are whole numbers")
+    return [str(one) for one in conditions]
 
 
 def record(
@@ -45,9 +53,12 @@ def record(
     Several processes, as `torchrun` starts them, share the work, and each returns when all of it is done. `arguments`
     go to the pipeline's call, such as `height=512`. Raises InputError, ModelError or StoreError.
     """
-    config = config or TrajectoryConfig()
-    recorder = Recorder(pipe, as_conditions(conditions), config, **arguments)
-    store = Store.create(output, header=recorder.header())
+    return recorded(Recorder(pipe, as_conditions(conditions), config or TrajectoryConfig(), **arguments), output)
+
+
+def recorded(recorder: Recorder, output: str | Path) -> Store:
+    """Return the complete store of a recorder, after making what is missing of it."""
+    store, config = Store.create(output, header=recorder.header()), recorder.config
     rank, world = place()
     missing = [number for number in store.missing_shards() if number % world == rank]
     done = config.trajectories - sum(len(store.shard_trajectories(number)) for number in missing)
@@ -80,19 +91,13 @@ def train(
     pipeline's call where trajectories are made on the fly. Raises InputError, ModelError, StoreError or TrainingError.
     """
     config, trajectory = config or TrainConfig(), trajectory or TrajectoryConfig()
-    if config.tracker and find_spec(config.tracker) is None:
-        raise InputError(f"tracker is {config.tracker} but it is not installed; install it, or leave tracker out")
+    check_tracker(config)
     source = open_source(pipe, store, conditions, config, trajectory, arguments)
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     folder = Path(output)
-    torch.manual_seed(config.seed)
-    student = Student(denoiser, Adapter.build(denoiser, source.spec, adapter_config(adapter, config)), source.static)
-    check(student.adapter, denoiser)
-    student.adapter.trained = origin(pipe, denoiser, config, source.trajectory)
-    if config.init is not None:
-        start_from(student.adapter, config.init)
-    settings = {"adapter": student.adapter.config, "train": config, "trajectory": source.trajectory}
-    claim(folder, settings, {"model": fingerprint(denoiser), "data": source.identity})
+    student = Student(denoiser, new_adapter(denoiser, source.spec, adapter, config), source.static)
+    student.adapter.trained = origin(pipe, denoiser, config, source.trajectory) | student.adapter.trained
+    claim(folder, told_of(student.adapter, denoiser, config, source.trajectory, source.identity))
     student.adapter.attach(denoiser)
     try:
         with frozen(denoiser, gradient_checkpointing=config.gradient_checkpointing):
@@ -102,6 +107,37 @@ def train(
     finally:
         student.adapter.detach()
     return from_pretrained(folder / "best")
+
+
+def check_tracker(config: TrainConfig) -> None:
+    """Raise InputError for a tracker that is not installed."""
+    if config.tracker and find_spec(config.tracker) is None:
+        raise InputError(f"tracker is {config.tracker} but it is not installed; install it, or leave tracker out")
+
+
+def check_run(recorder: Recorder, output: Path, adapter: AdapterConfig | None, config: TrainConfig) -> None:
+    """Raise what recording and then training in this folder would raise of their settings, and change nothing."""
+    check_tracker(config)
+    store = Store.planned(output / "store", header=recorder.header())
+    numbers = range(recorder.config.trajectories)
+    drawn = [draw(recorder.config, recorder.conditions, number).condition for number in numbers]
+    held_out(torch.tensor(drawn), config.validation, recorder.config.seed)
+    denoiser = chosen_denoiser(recorder.pipe, recorder.spec.denoiser)
+    with torch.random.fork_rng():
+        made = new_adapter(denoiser, recorder.spec, adapter, config)
+    is_own(output, told_of(made, denoiser, config, drawn_of([store]), identity_of([store])))
+
+
+def new_adapter(
+    denoiser: nn.Module, spec: ConditionSpec, adapter: AdapterConfig | None, config: TrainConfig
+) -> Adapter:
+    """Return the adapter that a run starts with. Raises InputError or ModelError where it does not fit."""
+    torch.manual_seed(config.seed)
+    made = Adapter.build(denoiser, spec, adapter_config(adapter, config))
+    check(made, denoiser)
+    if config.init is not None:
+        start_from(made, config.init)
+    return made
 
 
 def adapter_config(adapter: AdapterConfig | None, config: TrainConfig) -> AdapterConfig:
@@ -141,9 +177,17 @@ def origin(pipe: Any, denoiser: Any, config: TrainConfig, trajectory: Trajectory
     return {"base": base, "base_fingerprint": fingerprint(denoiser), "source": config.source, **scales}
 
 
-def claim(folder: Path, settings: dict[str, Config], identities: dict[str, str]) -> None:
-    """Make a folder a run's own, or find that it is this run's already. Raises TrainingError for another run's."""
-    wanted = {name: config.to_dict() for name, config in settings.items()} | identities
+def told_of(
+    adapter: Adapter, denoiser: nn.Module, config: TrainConfig, trajectory: TrajectoryConfig, data: str
+) -> dict[str, Any]:
+    """Return what run.json says of a run."""
+    settings: dict[str, Config] = {"adapter": adapter.config, "train": config, "trajectory": trajectory}
+    told = {name: values.to_dict() for name, values in settings.items()}
+    return told | {"model": fingerprint(denoiser), "data": data}
+
+
+def is_own(folder: Path, wanted: dict[str, Any]) -> bool:
+    """Tell whether a folder is this run's already, and not a new one. Raises TrainingError for another run's."""
     path = folder / "run.json"
     if path.exists():
         try:
@@ -157,13 +201,22 @@ def claim(folder: Path, settings: dict[str, Config], identities: dict[str, str])
                     raise TrainingError(
                         f"{folder} holds a run with {key} {before!r}, not {value!r}; give another output folder"
                     )
-        return
+        return True
+    if folder.is_file():
+        raise TrainingError(f"{folder} is a file; give another output folder")
     if folder.exists() and any(not is_ours(path.name) for path in folder.iterdir()):
         raise TrainingError(f"{folder} is not empty and holds no run; give another output folder")
+    return False
+
+
+def claim(folder: Path, wanted: dict[str, Any]) -> None:
+    """Make a folder a run's own, unless it is already. Raises TrainingError for another run's."""
+    if is_own(folder, wanted):
+        return
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"run.json.{os.getpid()}.partial"  # of several processes each has its own
     partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    partial.replace(folder / "run.json")
 
 
 def is_ours(name: str) -> bool:
@@ -196,23 +249,26 @@ def distill(
     """Record if the source is recorded, then train; the same call resumes. Returns the best adapter.
 
     Where guidance runs several denoisers and none is named, each gets an adapter; they are returned, and saved in
-    best/, together. `arguments` go to the pipeline's call, such as `height=512`.
+    best/, together. `arguments` go to the pipeline's call, such as `height=512`. What the settings tell to be wrong is
+    raised before anything is recorded: InputError, ModelError, StoreError or TrainingError.
     """
-    config, trajectory = config or TrainConfig(), trajectory or TrajectoryConfig()
+    config, trajectory, output = config or TrainConfig(), trajectory or TrajectoryConfig(), Path(output)
     prompts = as_conditions(conditions)
-    if names := guided_denoisers(pipe, prompts, trajectory, arguments):
-        group = {
-            name: distill(
-                pipe, prompts, Path(output) / name, adapter=adapter, trajectory=replace(trajectory, denoiser=name),
-                config=config, **arguments,
-            )
-            for name in names
-        }  # fmt: skip
-        best = AdapterGroup({name: one for name, one in group.items() if isinstance(one, Adapter)})
-        best.save_pretrained(Path(output) / "best")
-        return best
-    settings = {"adapter": adapter, "config": config, "trajectory": trajectory}
+    names = guided_denoisers(pipe, prompts, trajectory, arguments)
+    runs = {output / name: replace(trajectory, denoiser=name) for name in names} or {output: trajectory}
     if config.source == "online":
-        return train(pipe, output, conditions=prompts, **settings, **arguments)
-    store = record(pipe, prompts, Path(output) / "store", trajectory, **arguments)
-    return train(pipe, output, store=store.folder, **settings)
+        more = {"conditions": prompts, "adapter": adapter, "config": config, **arguments}
+        made = [train(pipe, folder, trajectory=one, **more) for folder, one in runs.items()]
+    else:
+        recorders = {folder: Recorder(pipe, prompts, one, **arguments) for folder, one in runs.items()}
+        for folder, recorder in recorders.items():
+            check_run(recorder, folder, adapter, config)
+        made = [
+            train(pipe, folder, store=recorded(recorder, folder / "store").folder, adapter=adapter, config=config)
+            for folder, recorder in recorders.items()
+        ]
+    if not names:
+        return made[0]
+    best = AdapterGroup(dict(zip(names, made, strict=True)))
+    best.save_pretrained(output / "best")
+    return best

@@ -14,7 +14,7 @@ from guidefold.errors import InputError
 from guidefold.trajectories.conditions import hashed
 from guidefold.trajectories.dataset import StateSet, batch_of_groups, split
 from guidefold.trajectories.recorder import Recorder
-from guidefold.trajectories.several import drawn_of
+from guidefold.trajectories.several import drawn_of, identity_of
 from guidefold.trajectories.states import States
 from guidefold.trajectories.store import Store
 
@@ -44,7 +44,7 @@ class RecordedStates:
 
     def __init__(self, stores: Sequence[Store], config: TrainConfig) -> None:
         self.config, self.trajectory = config, drawn_of(stores)
-        self.identity = " ".join(store.identity[:16] for store in stores)
+        self.identity = identity_of(stores)
         self.static = stores[0].header["static"]
         self.spec = ConditionSpec(**stores[0].header["spec"])
         self.training, self.held_out = split(stores, config.validation)
@@ -141,3 +141,20 @@ class OnlineStates:
         for states in self._validation():
             for start in range(0, len(states["step"]), VALIDATION_BATCH):
                 yield {name: value[start : start + VALIDATION_BATCH] for name, value in states.items()}
+
+
+class TrialStates:
+    """States of one batch of a recorder's trajectories, to try what a step costs before anything is on disk."""
+
+    def __init__(self, recorder: Recorder, config: TrainConfig) -> None:
+        self.recorder, self.config, self.trajectory = recorder, config, recorder.config
+        self.static, self.spec, self.identity = recorder.static, recorder.spec, "trial"
+
+    def batch(self, step: int) -> States:
+        config = self.trajectory
+        states = self.recorder.states(range(min(config.record_batch, config.trajectories)), keep_all=True)
+        rows = torch.arange(self.config.batch_size) % len(states["step"])
+        return {name: value[rows.to(value.device)] for name, value in states.items()}
+
+    def validation(self) -> Iterator[States]:
+        yield from ()

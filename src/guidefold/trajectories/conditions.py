@@ -128,11 +128,13 @@ def negative_prompt(config: TrajectoryConfig, index: int) -> str:
     return negatives[hashed(config.seed, "negative", index) % len(negatives)]
 
 
-def kept_steps(config: TrajectoryConfig, index: int) -> list[int]:
-    """Return the `keep` step numbers kept of trajectory `index`, ascending: one from each of `keep` equal strata.
+def kept_steps(config: TrajectoryConfig, index: int, visits: int | None = None) -> list[int]:
+    """Return which of a trajectory's `visits` are kept, ascending: one from each of `keep` equal strata, or all.
 
-    All strata share one random offset, so steps are spread evenly and each is kept with probability
-    keep / sampling_steps. Whole numbers only: with floats an offset close to 1 could round into the next stratum.
+    A visit is a call of the denoiser: one a step, which is what None means, but for schedulers that need more. All
+    strata share one random offset, so visits are spread evenly and each is kept with probability keep / visits. Whole
+    numbers only: with floats an offset close to 1 could round into the next stratum.
     """
-    offset, one = hashed(config.seed, "steps", index), 2**BITS
-    return [(k * one + offset) * config.sampling_steps // (config.keep * one) for k in range(config.keep)]
+    visits = config.sampling_steps if visits is None else visits
+    offset, one, keep = hashed(config.seed, "steps", index), 2**BITS, min(config.keep, visits)
+    return [(k * one + offset) * visits // (keep * one) for k in range(keep)]

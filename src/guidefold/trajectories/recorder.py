@@ -13,7 +13,7 @@ from guidefold.adapters.conditions import ConditionSpec
 from guidefold.adapters.negative import negative_conditions
 from guidefold.answers import by_image, unpacked
 from guidefold.capture.observe import Observation, observe
-from guidefold.capture.run import as_conditions, check_arguments, parameters_of, run
+from guidefold.capture.run import as_conditions, check_arguments, negative_prompt_refused, parameters_of, run
 from guidefold.capture.switch import SCALES, Dial, first_dial, guider_dials, has_guider
 from guidefold.capture.tape import Step
 from guidefold.capture.watch import Watch
@@ -23,7 +23,7 @@ from guidefold.errors import InputError, ModelError, SeveralDenoisersError
 from guidefold.guidance import PerImageScale
 from guidefold.trajectories.conditions import Draw, draw, kept_steps
 from guidefold.trajectories.following import adapter_to_follow, sampling
-from guidefold.trajectories.identity import encoders_of, fingerprint, plain, scheduler_of
+from guidefold.trajectories.identity import encoders_of, fingerprint, guider_of, others_of, plain, scheduler_of
 from guidefold.trajectories.states import States, joined
 
 
@@ -47,7 +47,9 @@ class Recorder:
             raise InputError(f"{type(pipe).__name__} takes no negative prompt; leave the negative prompts out")
         scales = guider_dials(pipe) if self.guider else [name for name in self.known if SCALES.search(name)]
         self._known_dials([name for name in scales if name != self.first])
-        self._observe()
+        self.visits = config.sampling_steps  # of a trajectory, by all denoisers; more where the scheduler needs them
+        with negative_prompt_refused(pipe, arguments):
+            self._observe()
 
     def _known_dials(self, names: list[str]) -> None:
         """Raise InputError for a range of values for what is none of the named scales."""
@@ -184,10 +186,9 @@ class Recorder:
         draws = [draw(self.config, self.conditions, index) for index in indices]
         known = self._known(draws)
         visits = self._visits(draws, self._led(draws, known))
-        steps, parts = self.config.sampling_steps, []
+        parts = []
         for row, one in enumerate(draws):
-            kept = range(steps) if keep_all else kept_steps(self.config, one.index)
-            chosen = sorted({k * len(visits) // steps for k in kept}) if len(visits) != steps else list(kept)
+            chosen = [*range(len(visits))] if keep_all else kept_steps(self.config, one.index, len(visits))
             part = {name: torch.stack([visits[k][name][row] for k in chosen]) for name in visits[0]}
             part |= {name: value[row].expand(len(chosen), *value[row].shape) for name, value in known.items()}
             part["step"] = torch.tensor(chosen)
@@ -207,7 +208,7 @@ class Recorder:
         """Return the states of all images at every visit of the denoiser."""
         watch, images = self._watch(draws, self.config.sampling_steps, along), len(draws)
         targets = watch.targets(None if self.identity else watch.maps())
-        visits = []
+        self.visits, visits = len(targets), []
         for number in sorted(targets):
             called, target = targets[number].called, targets[number]
             if called.denoiser != self.name:
@@ -243,7 +244,13 @@ class Recorder:
     def header(self) -> dict[str, Any]:
         """Return what a store says of its trajectories."""
         prompts = hashlib.sha256("\n".join(self.conditions).encode()).hexdigest()
-        return {
+        # only where there are any, so that the stores of other pipelines can be gone on with
+        more: dict[str, Any] = {"others": others} if (others := others_of(self.pipe, self.denoiser)) else {}
+        if self.guider:
+            more["guider"] = guider_of(self.pipe, {self.first, *self.config.dial_ranges()})
+        if self.leader:
+            more["follow"] = fingerprint(self.leader)
+        return more | {
             "config": self.config.to_dict(),
             "model": fingerprint(self.denoiser),
             "pipeline": type(self.pipe).__name__,
@@ -255,7 +262,7 @@ class Recorder:
             "static": plain(self.static),
             "spec": self.spec.to_dict(),
             "denoiser": self.name,
-        } | ({"follow": fingerprint(self.leader)} if self.leader else {})
+        }
 
     def batches(self, numbers: Sequence[int]) -> Iterator[list[int]]:
         """Split trajectories into the batches they are sampled in."""

@@ -34,6 +34,11 @@ def open_stores(folders: Folders) -> list[Store]:
     return stores
 
 
+def identity_of(stores: Sequence[Store]) -> str:
+    """Return what a run that trains on these stores knows them by."""
+    return " ".join(store.identity[:16] for store in stores)
+
+
 def drawn_of(stores: Sequence[Store]) -> TrajectoryConfig:
     """Return the settings of the first store, with the range of guidance scales of all."""
     configs = [store.config for store in stores]

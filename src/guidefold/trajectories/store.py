@@ -47,24 +47,35 @@ class Store:
     header: dict[str, Any]
 
     @classmethod
-    def create(cls, folder: str | Path, *, header: Mapping[str, Any]) -> Self:
-        """Start a store, or go on with one of the same header.
-
-        The header is JSON with at least `config` (TrajectoryConfig.to_dict()) and `model` (its fingerprint). Raises
-        StoreError for a store of another header and for a folder that holds anything else.
-        """
+    def planned(cls, folder: str | Path, *, header: Mapping[str, Any]) -> Self:
+        """Return the store that `create` would start or go on with, and touch nothing. Raises as `create` does."""
         store = cls(folder=Path(folder), header=json.loads(json.dumps({**header, "format": FORMAT})))
         check_header(store.header)
         try:
-            store.folder.mkdir(parents=True, exist_ok=True)
             names = {path.name for path in store.folder.iterdir()}
+        except FileNotFoundError:
+            names = set()
         except OSError as error:
             raise StoreError(f"cannot make a store in {folder}: {error.strerror}; choose another folder") from error
         if INDEX in names:
             check_same(cls.open(folder).header, store.header, store.folder)
         elif foreign := sorted(name for name in names if not name.endswith(PARTIAL)):
             raise StoreError(f"{folder} is no store but holds {foreign[0]!r}; choose a new or empty folder")
-        else:
+        return store
+
+    @classmethod
+    def create(cls, folder: str | Path, *, header: Mapping[str, Any]) -> Self:
+        """Start a store, or go on with one of the same header.
+
+        The header is JSON with at least `config` (TrajectoryConfig.to_dict()) and `model` (its fingerprint). Raises
+        StoreError for a store of another header and for a folder that holds anything else.
+        """
+        store = cls.planned(folder, header=header)
+        try:
+            store.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot make a store in {folder}: {error.strerror}; choose another folder") from error
+        if not (store.folder / INDEX).exists():
             write_whole(store.folder / INDEX, json.dumps(store.header, indent=1, sort_keys=True).encode())
         for leftover in store.folder.glob(f"*{PARTIAL}"):
             with suppress(OSError):
