@@ -20,6 +20,7 @@ from guidefold.distillation.loop import Loop, frozen
 from guidefold.distillation.states import OnlineStates, RecordedStates, Source
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, SeveralDenoisersError, TrainingError
+from guidefold.files import make_folder, writing
 from guidefold.processes import place
 from guidefold.trajectories.conditions import read_conditions
 from guidefold.trajectories.identity import fingerprint
@@ -141,7 +142,10 @@ def origin(pipe: Any, denoiser: Any, config: TrainConfig, trajectory: Trajectory
 
 
 def claim(folder: Path, settings: dict[str, Config], identities: dict[str, str]) -> None:
-    """Make a folder a run's own, or find that it is this run's already. Raises TrainingError for another run's."""
+    """Make a folder a run's own, or find that it is this run's already.
+
+    Raises TrainingError for another run's, and InputError for a place that cannot be written.
+    """
     wanted = {name: config.to_dict() for name, config in settings.items()} | identities
     path = folder / "run.json"
     if path.exists():
@@ -157,12 +161,12 @@ def claim(folder: Path, settings: dict[str, Config], identities: dict[str, str])
                         f"{folder} holds a run with {key} {before!r}, not {value!r}; give another output folder"
                     )
         return
-    if folder.exists() and any(not is_ours(path.name) for path in folder.iterdir()):
+    if any(not is_ours(path.name) for path in make_folder(folder).iterdir()):
         raise TrainingError(f"{folder} is not empty and holds no run; give another output folder")
-    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"run.json.{os.getpid()}.partial"  # of several processes each has its own
-    partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with writing(path):
+        partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
 
 
 def is_ours(name: str) -> bool:
