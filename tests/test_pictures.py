@@ -11,7 +11,9 @@ from zoo import message_of
 
 from guidefold.capture.switch import first_dial
 from guidefold.denoiser import find_denoiser
-from guidefold.errors import ModelError
+from guidefold.errors import InputError, ModelError
+from guidefold.evaluation.evaluate import evaluate
+from guidefold.evaluation.judge import Judge
 from guidefold.evaluation.sampling import counted, sample
 
 # what diffusers itself warns of
@@ -33,6 +35,14 @@ def test_pictures_are_tensors_of_three_colours(name):
     call = {key: value for key, value in case.call.items() if key not in ours}
     done = sample(case.pipe, ["3"], "cfg", 4.0, steps=1, seed=0, adapter=None, **call)
     assert done.pictures.shape[:2] == (1, 3) and 0 <= done.pictures.min() <= done.pictures.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["guidance_scale", "hight", "generator"])
+def test_an_evaluation_refuses_what_is_not_the_users_to_give(pipe, name):
+    judge = Judge(images=lambda pictures: pictures.flatten(1))
+    with counted(pipe.unet) as rows:
+        told = message_of(InputError, lambda: evaluate(pipe, None, ["a fox"], judge, **{name: 3}))
+    assert f"the argument {name} is " in told and "leave it out" in told and not rows
 
 
 @dataclass

@@ -36,9 +36,9 @@ def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
 
 
 def pipeline(model: str, device: str | None, dtype: str, call: dict[str, Any]) -> Any:
-    """Load a pipeline whose call takes these arguments. Raises InputError or ModelError."""
+    """Load a pipeline whose call takes these arguments, none of which is its scale. Raises InputError or ModelError."""
     pipe = models.load_pipeline(model, device, dtype)
-    check_arguments(pipe, call)
+    check_arguments(pipe, call, () if has_guider(pipe) else (first_dial(pipe),))
     return pipe
 
 
