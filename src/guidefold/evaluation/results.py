@@ -71,8 +71,9 @@ class Evaluation:
     """Three variants compared from the same noise.
 
     Keys of the `recovered_*` dictionaries are numbers as text: a guidance scale ("4.0") for `recovered_by_scale` and
-    `recovered_on_own_states`, a timestep ("475") for `recovered_by_timestep`. The first two are measured on states of
-    the teacher's trajectories, `recovered_on_own_states` on states that sampling with the adapter reaches.
+    `recovered_on_own_states`, a timestep of 0 to 1000 ("475") for `recovered_by_timestep`. The first two are
+    measured on states of the teacher's trajectories, `recovered_on_own_states` on states that sampling with the adapter
+    reaches.
     """
 
     rows: list[Row]
