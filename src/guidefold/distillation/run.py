@@ -33,8 +33,8 @@ Conditions = Sequence[str] | str | Path
 
 
 def as_conditions(conditions: Conditions) -> list[str]:
-    """Return prompts from a list or a file."""
-    return read_conditions(conditions) if isinstance(conditions, (str, Path)) else list(conditions)
+    """Return prompts from a list or a file, each once."""
+    return read_conditions(conditions) if isinstance(conditions, (str, Path)) else list(dict.fromkeys(conditions))
 
 
 def record(
