@@ -200,6 +200,13 @@ def test_a_bad_config_file_is_one_line(
         (["eval", "--dtype", "int8"], "argument --dtype"),
         (["eval", "--config", "absent.toml"], "absent.toml"),
         (["sample", "a fox", "--sampling-steps", "0"], "not a positive whole number"),
+        (
+            ["sample", "a fox", "--seed", "9" * 23],
+            f"'{'9' * 23}' is no seed; give a whole number from 0 to {2**63 - 1}",
+        ),
+        (["sample", "a fox", "--seed", "-1"], "'-1' is no seed"),
+        (["sample", "a fox", "--seed", "x"], "'x' is no seed"),
+        (["eval", "--scales", "4", "4"], "scales has 4 more than once"),
         (["eval", "--call", "height"], "'height' is not NAME=VALUE"),
         (["eval", "--call", "a b=1"], "'a b=1' is not NAME=VALUE"),
         (["demo", "--minutes", "inf"], "not a positive number"),

@@ -13,7 +13,7 @@ CHANGED = (
     AdapterConfig(design="offset", rank=3, target_modules=("attn1", 'quoted "name"')),
     TrajectoryConfig(trajectories=7, scale_max=12.5),
     TrainConfig(source="online", learning_rate=1e-5, gradient_checkpointing=True, tracker="tensorboard"),
-    EvalConfig(scales=(1.0, 3.5)),
+    EvalConfig(scales=(1.5, 3.5)),
 )
 
 
@@ -80,7 +80,9 @@ def test_every_setting_has_help_and_cannot_be_changed(group: type[Config]) -> No
         (EvalConfig, {"scales": [2.0, "4"]}, "give a number"),
         (EvalConfig, {"scales": 3.0}, "scales is 3.0; give a list"),
         (EvalConfig, {"scales": []}, "give a list of at least one"),
-        (EvalConfig, {"scales": [2.0, 0.5]}, "scales is 0.5; give at least 1"),
+        (EvalConfig, {"scales": [2.0, 0.5]}, "scales is 0.5; give more than 1"),
+        (EvalConfig, {"scales": [1.0, 2.0]}, "scales is 1.0; give more than 1"),
+        (EvalConfig, {"scales": [4, 2, 4.0]}, "scales has 4 more than once; give each scale once"),
         (EvalConfig, {"scales": [float("nan")]}, "finite"),
         (EvalConfig, {"images": 3}, "images is 3; give at least 4"),
     ],

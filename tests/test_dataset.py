@@ -103,10 +103,10 @@ def test_holding_out_everything_is_refused(store):
     with pytest.raises(InputError, match="validation is 30, which holds out every recorded prompt; give at most"):
         split([store], 30)
     with pytest.raises(InputError, match="give at most 0"):
-        held_out(torch.zeros(8, dtype=torch.int64), 1, 0)
+        held_out(torch.zeros(8, dtype=torch.int64), 1)
     for validation in range(23):
         try:
-            assert not held_out(CONDITIONS, validation, 0).all()
+            assert not held_out(CONDITIONS, validation).all()
         except InputError as error:
             most = int(str(error).split()[-1])
             assert validation == most + 1

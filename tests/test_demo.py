@@ -134,7 +134,8 @@ def test_commands_from_record_to_report(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
-def test_arguments_of_the_call_reach_every_picture(tmp_path, capsys):
+def test_arguments_of_the_call_reach_every_picture(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(bundle.prompts()[:6]), encoding="utf-8")
     small = ["--call", "height=32", "--call", "width=48"]
@@ -167,8 +168,9 @@ def test_arguments_of_the_call_reach_every_picture(tmp_path, capsys):
         for other in ("seed=3", "config=3", "pipe=3", "batch=3"):  # a name of ours is no argument of the pipeline's
             assert cli.main([*command, "--call", other]) == 2
             assert "is none of StableDiffusionPipeline.__call__" in " ".join(capsys.readouterr().err.split())
-        assert cli.main([*command, "--call", "num_inference_steps=9"]) == 2
-        assert "num_inference_steps is set by guidefold" in " ".join(capsys.readouterr().err.split())
+        for own in ("num_inference_steps", "guidance_scale"):
+            assert cli.main([*command, "--call", f"{own}=9"]) == 2
+            assert f"{own} is set by guidefold" in " ".join(capsys.readouterr().err.split())
 
 
 def test_sampling_is_the_same_again(tmp_path):

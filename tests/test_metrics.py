@@ -4,8 +4,10 @@ from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_mmd
 
+from guidefold.adapters import ConditionSpec
 from guidefold.errors import InputError
 from guidefold.evaluation import metrics
+from guidefold.evaluation.predictions import time_names
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -175,3 +177,16 @@ def test_bootstrap_without_resamples_has_no_width_and_rows_must_pair():
     assert interval.low == interval.value == interval.high
     with pytest.raises(InputError, match=r"equal number, got \[10, 9\]"):
         metrics.bootstrap(lambda a, b: 0.0, x, x[:9])
+
+
+@pytest.mark.parametrize(
+    ("timestep", "scale", "names"),
+    [
+        (torch.tensor([981, 1]), 1.0, ["981", "1"]),
+        (torch.tensor([0.999, 0.4747]), 1000.0, ["999", "475"]),
+        (torch.tensor([[0.0, 0.25], [0.5, 0.1]]), 1000.0, ["250", "500"]),
+    ],
+)
+def test_states_are_told_apart_by_timestep_in_any_unit(timestep, scale, names):
+    spec = ConditionSpec(tokens={}, vectors={}, labels={}, timestep="t", timestep_scale=scale)
+    assert time_names({"call.t": timestep}, spec) == names

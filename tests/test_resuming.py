@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
+from accelerate import Accelerator
 from runs import SOURCES, assert_unchanged, contents, interrupt, rows, run, state_of
 from safetensors.torch import load_file, save_file
 from zoo import message_of
@@ -110,9 +112,29 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(pipe, store, t
 
     monkeypatch.setattr(RecordedStates, "batch", poisoned)
     told = message_of(TrainingError, lambda: run(pipe, tmp_path, store))
-    assert "the loss is nan at step 4; the checkpoint" in told and "learning_rate below 0.002" in told
+    assert "the loss is nan at step 4; train into a new folder with a learning_rate below 0.002" in told
+    assert f"the checkpoint in {tmp_path} is kept" in told
     assert all(value.isfinite().all() for value in load_file(tmp_path / "checkpoint.safetensors").values())
     assert_unchanged(pipe, before)
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"), [(6, "the loss is nan at step 1; train"), (1, "the validation is nan at step 0; train")]
+)
+def test_a_run_that_diverges_keeps_its_recording_and_writes_no_adapter(pipe, store, steps, told, tmp_path):
+    copytree(store, tmp_path / "store")
+    message = message_of(TrainingError, lambda: run(pipe, tmp_path, store, steps=steps, learning_rate=1e30))
+    assert f"{told} from the store {tmp_path / 'store'} into a new folder" in message
+    assert "checkpoint" not in message
+    assert {path.name for path in tmp_path.iterdir()} <= {"store", "run.json", loop_module.LOG}
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(pipe, store, tmp_path, monkeypatch):
+    clip = Accelerator.clip_grad_norm_
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda *given: clip(*given) * float("inf"))
+    message = message_of(TrainingError, lambda: run(pipe, tmp_path, store))
+    assert "the gradient norm is inf at step 0; train into a new folder" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "lacking", "reshaped", "unsaid"])

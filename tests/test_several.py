@@ -8,7 +8,9 @@ from runs import DRAWN, PROMPTS, SHAPE, rows, settings
 from zoo import message_of, pipeline
 
 from guidefold.distillation.run import record, train
+from guidefold.distillation.states import OnlineStates
 from guidefold.errors import InputError, StoreError
+from guidefold.trajectories.conditions import digest
 from guidefold.trajectories.dataset import StateSet, split
 from guidefold.trajectories.several import drawn_of, open_stores
 
@@ -90,3 +92,12 @@ def test_what_does_not_agree_is_told(pipe, stores, tmp_path):
 def test_scales_are_those_of_all(stores):
     assert drawn_of(stores[:1]) == DRAWN
     assert drawn_of(stores[::-1]) == replace(OTHER, scale_min=DRAWN.scale_min)
+
+
+def test_what_one_round_holds_out_no_round_trains_on(pipe, stores, tmp_path):
+    first = split(stores[:1], 2)[1].conditions
+    again = record(pipe, PROMPTS[::-1] * 2, tmp_path / "again", replace(DRAWN, seed=7, trajectories=6, keep=1))
+    assert len(StateSet([again]).conditions.unique()) == 6 and again.header["conditions"] == 6
+    held = {digest(prompt) for prompt in OnlineStates(pipe, PROMPTS * 2, DRAWN, settings(seed=3)).judge.conditions}
+    one = {digest(prompt) for prompt in OnlineStates(pipe, PROMPTS[::-1], DRAWN, settings(seed=4)).judge.conditions}
+    assert held == one == set(split([again], 2)[1].conditions.tolist()) and set(first.tolist()) <= held

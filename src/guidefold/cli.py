@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn
 
 from guidefold.config import AdapterConfig, Config, EvalConfig, TrainConfig, TrajectoryConfig
 from guidefold.errors import GuidefoldError, InputError
-from guidefold.options import Gather, assignment, positive
+from guidefold.options import Gather, assignment, positive, seed
 
 Groups = dict[str, type[Config]]
 
@@ -181,7 +181,7 @@ def add_sample(commands: Any) -> None:
     command.add_argument("--negative-prompt", metavar="TEXT", help="what not to show")
     steps = {"type": positive(int), "metavar": "N", "default": 20}
     command.add_argument("--sampling-steps", **steps, help="denoising steps (default: %(default)s)")
-    command.add_argument("--seed", type=int, metavar="N", default=0, help="seed of the noise (default: %(default)s)")
+    command.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of the noise (default: %(default)s)")
     command.add_argument("--compare", action="store_true", help="also sample the teacher and the bare model")
 
 

@@ -1,6 +1,5 @@
 """What each command of the command line does."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from guidefold.evaluation.evaluate import evaluate as judge_adapter
 from guidefold.evaluation.evaluate import to_image
 from guidefold.evaluation.results import VARIANTS, Evaluation
 from guidefold.evaluation.sampling import sample as sample_batch
+from guidefold.files import make_folder, read_object
 from guidefold.trajectories.conditions import read_conditions
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.store import Store
@@ -37,9 +37,9 @@ def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
 
 
 def pipeline(model: str, device: str | None, dtype: str, call: dict[str, Any]) -> Any:
-    """Load a pipeline whose call takes these arguments. Raises InputError or ModelError."""
+    """Load a pipeline whose call takes these arguments, none of which is its scale. Raises InputError or ModelError."""
     pipe = models.load_pipeline(model, device, dtype)
-    check_arguments(pipe, call)
+    check_arguments(pipe, call, () if has_guider(pipe) else (first_dial(pipe),))
     return pipe
 
 
@@ -105,6 +105,8 @@ def train(
 ) -> None:
     """Train an adapter on stores, or on states made on the fly from conditions."""
     prompts = None if conditions is None else read_conditions(conditions)
+    if not dry_run:
+        make_folder(output)
     pipe = pipeline(model, device, dtype, call)
     if dry_run:
         source = run.open_source(pipe, store, prompts, train, trajectory, call)
@@ -190,6 +192,7 @@ def sample(
     chosen = None if adapter is None else models.load_adapter(adapter)
     if compare and chosen is None:
         raise InputError("--compare needs an adapter to compare; leave out --no-adapter")
+    make_folder(output)
     pipe = pipeline(model, device, dtype, call)
     if "negative_prompt" in call:
         raise InputError(
@@ -228,6 +231,7 @@ def evaluate(
         raise InputError("give prompts to judge on with --conditions")
     prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
     chosen, judge = models.load_adapter(adapter), models.load_judge(model)
+    make_folder(output)
     pipe = pipeline(model, device, dtype, call)
     with negative_prompt_refused(pipe, call):
         results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
@@ -273,7 +277,7 @@ def info(*, target: str | None) -> None:
         store = Store.open(folder)
         rows = [*store.header.items(), ("missing shards", len(store.missing_shards()))]
     elif (folder / "run.json").exists():
-        rows = list(json.loads((folder / "run.json").read_text(encoding="utf-8")).items())
+        rows = list(read_object(folder / "run.json", "a run").items())
     else:
         adapter = models.load_adapter(target)
         described = describe(adapter)

@@ -221,5 +221,8 @@ class EvalConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("scales sampling_steps eval_batch", 1)
+        self.within("scales", 1, above=True)  # at 1 there is no guidance to judge
+        if repeats := sorted({scale for scale in self.scales if self.scales.count(scale) > 1}):
+            raise InputError(f"scales has {repeats[0]:g} more than once; give each scale once")
+        self.within("sampling_steps eval_batch", 1)
         self.within("images", 4)  # precision and recall look at three neighbours of each

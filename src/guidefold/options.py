@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from guidefold.config import LARGEST
+
 
 class Gather(argparse.Action):
     """Gather NAME=VALUE pairs in a dict."""
@@ -37,3 +39,10 @@ def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
         return value
 
     return convert
+
+
+def seed(text: str) -> int:
+    """Return a seed. Raises ArgumentTypeError unless it is a whole number that settings take as one."""
+    if not (text.isascii() and text.isdecimal()) or int(text) >= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; give a whole number from 0 to {LARGEST - 1}")
+    return int(text)

@@ -18,6 +18,7 @@ from torch import nn
 
 from guidefold.adapters.hub import save_pretrained
 from guidefold.config import TrainConfig
+from guidefold.distillation.checkpoint import NAME as CHECKPOINT
 from guidefold.distillation.checkpoint import load_checkpoint, save_checkpoint
 from guidefold.distillation.ema import Average
 from guidefold.distillation.losses import guidance_loss, guidance_weights
@@ -87,7 +88,7 @@ class Loop:
             self.accelerator.init_trackers("guidefold", config={k: str(v) for k, v in config.to_dict().items()})
 
     def run(self) -> Best:
-        """Train to the last step; Ctrl-C keeps what was learnt. Raises TrainingError for a loss that is not finite."""
+        """Train to the last step; Ctrl-C keeps what was learnt. Raises TrainingError where it diverges."""
         if self.accelerator.is_main_process:
             rewind_log(self.folder / LOG, self.best.logged)
         try:
@@ -150,20 +151,30 @@ class Loop:
                 self.accelerator.backward(loss)
             total += float(loss.detach())
         total = self.mean(total)
-        if not math.isfinite(total):
-            raise TrainingError(
-                f"the loss is {total} at step {step}; the checkpoint in {self.folder} is kept: "
-                f"delete the folder and train with a learning_rate below {self.config.learning_rate:g}"
-                + (", or mixed_precision bf16" if self.config.mixed_precision == "fp16" else "")
-            )
-        norm = self.accelerator.clip_grad_norm_(self.adapter.parameters(), self.config.max_grad_norm)
-        row = {"step": step, "loss": total, "learning_rate": rate, "grad_norm": float(norm or 0.0)}
+        self.check("loss", total, step)
+        norm = float(self.accelerator.clip_grad_norm_(self.adapter.parameters(), self.config.max_grad_norm) or 0.0)
+        if self.accelerator.scaler is None:  # which skips a step whose gradients overflow, and goes on
+            self.check("gradient norm", norm, step)
+        row = {"step": step, "loss": total, "learning_rate": rate, "grad_norm": norm}
         with held_back():
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.average.update(self.adapter, step)
             self.best.step, self.best.row = step + 1, row
         return row
+
+    def check(self, name: str, value: float, step: int) -> None:
+        """Raise TrainingError, which says how to go on without recording again, unless a number is finite."""
+        if math.isfinite(value):
+            return
+        store, checkpoint = self.folder / "store", self.folder / CHECKPOINT
+        raise TrainingError(
+            f"the {name} is {value} at step {step}; train "
+            + (f"from the store {store} " if store.exists() else "")
+            + f"into a new folder with a learning_rate below {self.config.learning_rate:g}"
+            + (", or mixed_precision bf16" if self.config.mixed_precision == "fp16" else "")
+            + (f"; the checkpoint in {self.folder} is kept" if checkpoint.exists() else "")
+        )
 
     def mean(self, value: float) -> float:
         """Return the mean of all processes' values: what one finds wrong stops all."""
@@ -177,7 +188,10 @@ class Loop:
         return {name: value[rank::world].to(self.accelerator.device) for name, value in states.items()}
 
     def validate(self) -> dict[str, float]:
-        """Measure guidance recovered on held-out conditions with averaged weights, and keep the best of them."""
+        """Measure guidance recovered on held-out conditions with averaged weights, and keep the best of them.
+
+        Raises TrainingError where it is not finite.
+        """
         missed = whole = 0.0
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         with self.average.applied(self.adapter):
@@ -189,6 +203,7 @@ class Loop:
             if not whole:
                 return {}
             recovered = 1 - missed / whole
+            self.check("validation", recovered, self.best.step - 1)
             if recovered > self.best.recovered:
                 self.write("best", recovered)
                 self.best.recovered, self.best.best_step = recovered, self.best.step

@@ -23,6 +23,7 @@ from guidefold.distillation.loop import Loop, frozen
 from guidefold.distillation.states import OnlineStates, RecordedStates, Source
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, SeveralDenoisersError, TrainingError
+from guidefold.files import make_folder, writing
 from guidefold.processes import place
 from guidefold.trajectories.conditions import draw, read_conditions
 from guidefold.trajectories.dataset import held_out
@@ -36,13 +37,13 @@ Conditions = Sequence[str] | Sequence[int] | str | Path
 
 
 def as_conditions(conditions: Conditions) -> list[str]:
-    """Return prompts or class labels from a list or a file. Raises InputError for what is neither text nor label."""
+    """Return prompts or class labels from a list or a file, each once. Raises InputError for what is neither."""
     if isinstance(conditions, (str, Path)):
         return read_conditions(conditions)
     for one in conditions:
         if isinstance(one, bool) or not isinstance(one, (str, Integral)):
             raise InputError(f"a condition is {one!r}; give texts, or class labels that are whole numbers")
-    return [str(one) for one in conditions]
+    return list(dict.fromkeys(map(str, conditions)))
 
 
 def record(
@@ -121,7 +122,7 @@ def check_run(recorder: Recorder, output: Path, adapter: AdapterConfig | None, c
     store = Store.planned(output / "store", header=recorder.header())
     numbers = range(recorder.config.trajectories)
     drawn = [draw(recorder.config, recorder.conditions, number).condition for number in numbers]
-    held_out(torch.tensor(drawn), config.validation, recorder.config.seed)
+    held_out(torch.tensor(drawn), config.validation)
     denoiser = chosen_denoiser(recorder.pipe, recorder.spec.denoiser)
     with torch.random.fork_rng():
         made = new_adapter(denoiser, recorder.spec, adapter, config)
@@ -210,13 +211,17 @@ def is_own(folder: Path, wanted: dict[str, Any]) -> bool:
 
 
 def claim(folder: Path, wanted: dict[str, Any]) -> None:
-    """Make a folder a run's own, unless it is already. Raises TrainingError for another run's."""
+    """Make a folder a run's own, unless it is already.
+
+    Raises TrainingError for another run's, and InputError for a place that cannot be written.
+    """
     if is_own(folder, wanted):
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"run.json.{os.getpid()}.partial"  # of several processes each has its own
-    partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / "run.json")
+    path = make_folder(folder) / "run.json"
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # of several processes each has its own
+    with writing(path):
+        partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
 
 
 def is_ours(name: str) -> bool:

@@ -11,7 +11,7 @@ import torch
 from guidefold.adapters import Adapter, ConditionSpec
 from guidefold.config import TrainConfig, TrajectoryConfig
 from guidefold.errors import InputError
-from guidefold.trajectories.conditions import hashed
+from guidefold.trajectories.conditions import digest, hashed
 from guidefold.trajectories.dataset import StateSet, batch_of_groups, split
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.several import drawn_of, identity_of
@@ -91,17 +91,16 @@ class OnlineStates:
     ) -> None:
         if trajectory.follow:
             raise InputError(f"follow is {trajectory.follow}, but source is online; record a store that follows it")
-        order: list[int] = torch.randperm(
-            len(conditions), generator=torch.Generator().manual_seed(config.seed)
-        ).tolist()
+        conditions = list(dict.fromkeys(conditions))
         if config.validation >= len(conditions):
             raise InputError(
                 f"validation is {config.validation} of {len(conditions)} conditions; leave some to train on"
             )
-        held, kept = order[: config.validation], order[config.validation :]
+        held = sorted(conditions, key=digest)[: config.validation]  # the first that a store's would be
+        kept = [one for one in conditions if one not in held]
         self.config, self.trajectory = config, trajectory
-        self.recorder = Recorder(pipe, [conditions[i] for i in kept], trajectory, **arguments)
-        self.judge = Recorder(pipe, [conditions[i] for i in held], trajectory, **arguments) if held else None
+        self.recorder = Recorder(pipe, kept, trajectory, **arguments)
+        self.judge = Recorder(pipe, held, trajectory, **arguments) if held else None
         self.static, self.spec = self.recorder.static, self.recorder.spec
         self.identity = hashlib.sha256(json.dumps(self.recorder.header(), sort_keys=True).encode()).hexdigest()[:16]
         self.adapter: Adapter | None = None

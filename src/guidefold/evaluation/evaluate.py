@@ -8,6 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from guidefold.adapters import Adapter
+from guidefold.capture.run import check_arguments
+from guidefold.capture.switch import first_dial
 from guidefold.config import EvalConfig
 from guidefold.denoiser import OFF, find_denoiser
 from guidefold.evaluation import metrics
@@ -37,6 +39,7 @@ def evaluate(
     the figures and pictures for a report. Raises InputError for arguments that the call does not take.
     """
     config = config or EvalConfig()
+    check_arguments(pipe, arguments, [first_dial(pipe)])
     attached_here = adapter is not None and not adapter.attached
     if adapter is not None and attached_here:
         adapter.attach(pipe)

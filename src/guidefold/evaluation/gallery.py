@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw
 
 from guidefold.errors import InputError
 from guidefold.evaluation.report import PictureRow, write_report
 from guidefold.evaluation.results import Evaluation, Interval, Row, replace_text
+from guidefold.files import writing
 
 RESULTS = "evaluation.json"
 PICTURES = "pictures"
@@ -18,11 +20,12 @@ TITLE = 16
 
 
 def save_image(image: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".partial")
-    image.save(draft, format="PNG")
-    draft.replace(path)
+    """Write a PNG whole or not at all. Raises InputError where the disk refuses it."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".partial")
+        image.save(draft, format="PNG")
+        draft.replace(path)
 
 
 def grid(columns: Mapping[str, Sequence[Image.Image]], prompts: Sequence[str]) -> Image.Image:
@@ -59,29 +62,64 @@ def save_results(folder: Path, results: Evaluation, pictures: Sequence[PictureRo
 
 
 def load_pictures(folder: Path) -> list[PictureRow]:
-    """Read what `save_results` wrote; nothing where there are no pictures."""
+    """Read what `save_results` wrote; nothing where there are no pictures. Raises InputError for damaged ones."""
     path = folder / PICTURES / "pictures.json"
     if not path.exists():
         return []
-    rows = []
-    for number, row in enumerate(json.loads(path.read_text(encoding="utf-8"))):
-        images = {name: Image.open(path.parent / f"{number}-{name}.png").convert("RGB") for name in row["images"]}
-        rows.append(PictureRow(prompt=row["prompt"], guidance_scale=row["guidance_scale"], images=images))
-    return rows
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [load_row(path.parent, number, row) for number, row in enumerate(rows)]
+    except (OSError, ValueError, KeyError, TypeError, SyntaxError) as error:  # Pillow's for a broken PNG is the last
+        raise InputError(
+            f"cannot read the pictures of {path.parent} ({error}); delete that folder for a report without them"
+        ) from error
+
+
+def load_row(folder: Path, number: int, row: Mapping[str, Any]) -> PictureRow:
+    """Read the pictures of one prompt."""
+    images = {name: Image.open(folder / f"{number}-{name}.png").convert("RGB") for name in row["images"]}
+    return PictureRow(prompt=str(row["prompt"]), guidance_scale=float(row["guidance_scale"]), images=images)
+
+
+def load_log(path: Path) -> list[dict[str, Any]]:
+    """Read the log of a training, but for half a line that a killed run may leave; nothing where there is none.
+
+    Raises InputError that names the first damaged line.
+    """
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}; delete it for a report without it") from error
+    return [log_row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.endswith("}")]
+
+
+def log_row(line: str, place: str) -> dict[str, Any]:
+    """Return what a line of the log says. Raises InputError that names the place."""
+    try:
+        row = json.loads(line)
+        numbers = [row["step"], row.get("loss"), row.get("validation")]
+        good = all(number is None or isinstance(number, (int, float)) for number in numbers)
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{place} is damaged ({error}); delete that line") from error
+    if not good:
+        raise InputError(f"{place} is damaged (a step or loss that is no number); delete that line")
+    return row
 
 
 def report_of(folder: Path, output: Path | None = None, *, notes: Sequence[str] = ()) -> Path:
-    """Write the report of whatever a folder holds: an evaluation, pictures, the log of a training."""
+    """Write the report of whatever a folder holds: an evaluation, pictures, the log of a training.
+
+    Raises InputError where one of them is damaged, or the report cannot be written.
+    """
     log = folder / "log.jsonl"
     results = Evaluation.load(folder / RESULTS) if (folder / RESULTS).exists() else None
     if results is None and not log.exists():
         raise InputError(f"{folder} holds neither {RESULTS} nor log.jsonl; give the folder of a run or an evaluation")
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    path = output or folder / "report.html"
-    rows = [json.loads(line) for line in lines if line.endswith("}")]
-    title = "Guidance in one forward pass"
+    path, title = output or folder / "report.html", "Guidance in one forward pass"
     return write_report(
-        path, title=title, evaluation=results, pictures=load_pictures(folder), loss_log=rows, notes=notes
+        path, title=title, evaluation=results, pictures=load_pictures(folder), loss_log=load_log(log), notes=notes
     )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guidefold.adapters import Adapter
+from guidefold.adapters import Adapter, ConditionSpec
+from guidefold.adapters.conditions import noisiest
 from guidefold.capture.run import as_conditions, parameters_of, run
 from guidefold.capture.switch import switch_for
 from guidefold.config import TrajectoryConfig
@@ -14,6 +15,7 @@ from guidefold.distillation.student import Student, energies
 from guidefold.evaluation.metrics import error_energies, recovered_by
 from guidefold.evaluation.sampling import noise
 from guidefold.trajectories.recorder import Recorder
+from guidefold.trajectories.states import States
 
 STATES_KEPT = 8
 
@@ -53,11 +55,17 @@ def on_teacher_states(
             missed.append(above)
             whole.append(below)
             scales += [str(float(scale))] * len(above)
-            times += [str(int(t)) for t in states[f"call.{recorder.spec.timestep}"].tolist()]
+            times += time_names(states, recorder.spec)
     above, below = torch.cat(missed), torch.cat(whole)
     return recovered_by(above, below, scales), dict(
         sorted(recovered_by(above, below, times).items(), key=lambda item: int(item[0]))
     )
+
+
+def time_names(states: States, spec: ConditionSpec) -> list[str]:
+    """Return the timestep of each state as text: the noisiest of its tokens or frames, rounded, of 0 to 1000."""
+    timestep = states[f"call.{spec.timestep}"]
+    return [str(round(time)) for time in (noisiest(timestep, len(timestep)) * spec.timestep_scale).tolist()]
 
 
 @torch.no_grad()

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import fmean, median
+from types import NoneType
 from typing import Any, Literal, Self, TypeVar, get_args
 
 from guidefold.errors import InputError
+from guidefold.files import read_object, writing
 
 T = TypeVar("T")
 Variant = Literal["none", "cfg", "adapter"]
@@ -22,6 +24,9 @@ class Interval:
     value: float
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        _check_numbers(vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +51,12 @@ class Row:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise InputError(f"variant is {self.variant!r}; choose from {', '.join(VARIANTS)}")
+        _check_numbers({name: value for name, value in vars(self).items() if name != "variant"})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from plain values. Raises InputError for unknown, missing and bad keys."""
-        known = dict(values)
+        known = _mapping(cls, values)
         for key in ("frechet", "clip_score", "clip_difference"):
             if known.get(key) is not None:
                 known[key] = _build(Interval, known[key])
@@ -65,8 +71,9 @@ class Evaluation:
     """Three variants compared from the same noise.
 
     Keys of the `recovered_*` dictionaries are numbers as text: a guidance scale ("4.0") for `recovered_by_scale` and
-    `recovered_on_own_states`, a timestep ("475") for `recovered_by_timestep`. The first two are measured on states of
-    the teacher's trajectories, `recovered_on_own_states` on states that sampling with the adapter reaches.
+    `recovered_on_own_states`, a timestep of 0 to 1000 ("475") for `recovered_by_timestep`. The first two are
+    measured on states of the teacher's trajectories, `recovered_on_own_states` on states that sampling with the adapter
+    reaches.
     """
 
     rows: list[Row]
@@ -78,10 +85,19 @@ class Evaluation:
     device: str
     meta: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("recovered_by_scale", "recovered_by_timestep", "recovered_on_own_states"):
+            _check_recovered(name, getattr(self, name))
+        if not isinstance(self.prompts, (list, tuple)):
+            raise InputError(f"prompts is {self.prompts!r}; give a list")
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from plain values. Raises InputError for unknown, missing and bad keys."""
-        return _build(cls, {**values, "rows": [Row.from_dict(row) for row in values.get("rows", [])]})
+        rows = values.get("rows", [])
+        if not isinstance(rows, list):
+            raise InputError(f"rows is {rows!r}; give a list")
+        return _build(cls, {**values, "rows": [Row.from_dict(row) for row in rows]})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -97,13 +113,11 @@ class Evaluation:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote. Raises InputError if the file is missing or is no evaluation."""
+        values = read_object(path, "an evaluation")
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read an evaluation from {path}: {error}") from error
-        if not isinstance(values, dict):
-            raise InputError(f"cannot read an evaluation from {path}: it holds no JSON object")
-        return cls.from_dict(values)
+            return cls.from_dict(values)
+        except InputError as error:
+            raise InputError(f"cannot read an evaluation from {path}: {error}; run eval again") from error
 
     def of(self, variant: Variant) -> list[Row]:
         """Return a variant's rows, lowest guidance scale first."""
@@ -123,19 +137,45 @@ class Evaluation:
 
 
 def replace_text(path: str | Path, text: str) -> Path:
-    """Write a text file whole or not at all, making its folder; a reader sees the old file or the new one."""
+    """Write a text file whole or not at all, making its folder; a reader sees the old file or the new one.
+
+    Raises InputError where the disk refuses it.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)  # os.replace
-    finally:
-        draft.unlink(missing_ok=True)
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(path)  # os.replace
+        finally:
+            draft.unlink(missing_ok=True)
     return path
 
 
+def _mapping(kind: type, values: Any) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise InputError(f"{values!r} is no {kind.__name__}; give an object")
+    return dict(values)
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if not isinstance(value, (int, float, Interval, NoneType)):
+            raise InputError(f"{name} is {value!r}; give a number")
+
+
+def _check_recovered(name: str, values: Any) -> None:
+    try:
+        _check_numbers({f"{name} at {float(key):g}": value for key, value in _mapping(Evaluation, values).items()})
+    except ValueError as error:  # an InputError is one too
+        raise InputError(f"{name} is {values!r}; give numbers by guidance scale or timestep") from error
+
+
 def _build(kind: type[T], values: Mapping[str, Any]) -> T:
+    values = _mapping(kind, values)
     if unknown := sorted(values.keys() - {item.name for item in fields(kind)}):  # type: ignore[arg-type]
         raise InputError(f"unknown key {unknown[0]!r} for {kind.__name__}; was it saved by another version?")
     try:

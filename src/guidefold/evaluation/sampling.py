@@ -1,11 +1,13 @@
 """Paired samples: teacher, bare conditional model and student from the same noise, with what each of them cost."""
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from guidefold.adapters import Adapter
 from guidefold.capture.run import as_conditions, check_arguments
 from guidefold.capture.switch import first_dial
 from guidefold.denoiser import OFF, find_denoiser, latents_rows, quiet
+from guidefold.errors import ModelError
 from guidefold.evaluation.results import Variant
 
 
@@ -44,6 +47,35 @@ def noise(seed: int, count: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed + index) for index in range(count)]
 
 
+def check_pictures(pipe: Any) -> None:
+    """Raise ModelError for a pipeline whose kinds of output all lack pictures, as far as its module tells them."""
+    outputs = next(filter(None, map(outputs_beside, type(pipe).__mro__)), [])
+    held = [{item.name for item in fields(kind)} for kind in outputs]
+    if held and not any("images" in names for names in held):
+        raise ModelError(no_pictures(pipe, ", ".join(sorted(set.union(*held)))))
+
+
+def outputs_beside(kind: type) -> list[Any]:
+    """Return the classes of output that a pipeline's module defines or imports."""
+    known = [one for one in vars(sys.modules.get(kind.__module__, object)).values() if isinstance(one, type)]
+    return [one for one in known if one.__name__.endswith("PipelineOutput") and is_dataclass(one)]
+
+
+def pictures_in(pipe: Any, made: Any) -> Tensor:
+    """Return the pictures [N, 3, H, W] that a pipeline made. Raises ModelError where it made something else."""
+    pictures = getattr(made, "images", None)
+    if isinstance(pictures, np.ndarray) and pictures.ndim == 4:  # some give arrays [N, H, W, 3] for tensors
+        pictures = torch.from_numpy(pictures).movedim(-1, 1)
+    if not isinstance(pictures, Tensor) or pictures.dim() != 4 or pictures.shape[1] != 3:
+        raise ModelError(no_pictures(pipe, type(made).__name__))
+    return pictures
+
+
+def no_pictures(pipe: Any, found: str) -> str:
+    """Say that a pipeline makes something else."""
+    return f"{type(pipe).__name__} makes {found}, not images; sample and eval take pipelines that make pictures"
+
+
 @torch.no_grad()
 def sample(
     pipe: Any,
@@ -58,9 +90,11 @@ def sample(
 ) -> Sampled:
     """Sample one batch of a variant; an adapter must be attached to the pipeline, and is switched off unless wanted.
 
-    `arguments` go to the pipeline's call. Raises InputError for those it does not take.
+    `arguments` go to the pipeline's call. Raises InputError for those it does not take, and ModelError for a pipeline
+    that makes no pictures.
     """
     check_arguments(pipe, arguments, [first_dial(pipe)])
+    check_pictures(pipe)
     device, scale = find_denoiser(pipe).device, OFF if variant == "none" else guidance_scale
     with ExitStack() as stack:
         stack.enter_context(quiet(pipe))
@@ -73,13 +107,13 @@ def sample(
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         call = as_conditions(pipe, prompts) | {"num_inference_steps": steps, first_dial(pipe): scale}
-        pictures = pipe(**call, **arguments, generator=noise(seed, len(prompts)), output_type="pt").images
+        made = pipe(**call, **arguments, generator=noise(seed, len(prompts)), output_type="pt")
         if on_gpu:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
     return Sampled(
-        pictures=pictures.float().cpu(),
+        pictures=pictures_in(pipe, made).float().cpu(),
         seconds=seconds / len(prompts),
         passes=sum(rows) / len(prompts) / steps,
         peak_memory_mb=peak,

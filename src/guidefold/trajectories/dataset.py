@@ -89,11 +89,12 @@ def gathered(shard: Mapping[str, Tensor], rows: Tensor, first: int) -> dict[str,
 def split(stores: Sequence[Store], validation: int) -> tuple[StateSet, StateSet]:
     """Return training and validation states; no condition is in both.
 
-    Whole conditions are held out, in an order that depends on the first store's seed only, until they have at least
-    `validation` trajectories. Raises InputError if nothing would be left to train on, StoreError for a damaged store.
+    Whole conditions are held out, in an order that depends on nothing but their text, until they have at least
+    `validation` trajectories: a later round, of another seed or list, begins with the same. Raises InputError if
+    nothing would be left to train on, StoreError for a damaged store.
     """
     everything = StateSet(stores)
-    held = held_out(everything.conditions, validation, stores[0].config.seed)
+    held = held_out(everything.conditions, validation)
     numbers = everything.trajectories
     return (
         StateSet(stores, trajectories=numbers[~held], verify=False),
@@ -101,16 +102,15 @@ def split(stores: Sequence[Store], validation: int) -> tuple[StateSet, StateSet]
     )
 
 
-def held_out(conditions: Tensor, validation: int, seed: int) -> Tensor:
+def held_out(conditions: Tensor, validation: int) -> Tensor:
     """Return which of the trajectories [T] with these conditions are held out. Raises InputError if all would be."""
-    names, counts = conditions.unique(return_counts=True)
-    order = sorted(range(len(names)), key=lambda n: hashed(seed, "validation", int(names[n])))
-    most = len(conditions) - int(counts[order[-1]])
+    names, counts = conditions.unique(return_counts=True)  # ascending: a prompt's number is a hash of its text
+    most = len(conditions) - int(counts[-1])
     if validation > most:
         raise InputError(f"validation is {validation}, which holds out every recorded prompt; give at most {most}")
     # Taken while the trajectories of the conditions before it do not suffice.
-    before = counts[order].cumsum(0) - counts[order]
-    return torch.isin(conditions, names[order][before < validation])
+    before = counts.cumsum(0) - counts
+    return torch.isin(conditions, names[before < validation])
 
 
 def batch_indices(seed: int, step: int, batch_size: int, size: int) -> Tensor:
