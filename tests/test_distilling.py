@@ -41,7 +41,7 @@ def test_bad_settings_are_refused_before_anything_is_recorded(pipe, tmp_path, mo
     assert "cannot start from" in refused(pipe, run, init=str(tmp_path / "other"))
     nothing = AdapterConfig(target_modules=("to_x",))
     assert "match nothing in UNet2DConditionModel" in refused(pipe, run, adapter=nothing)
-    assert "holds out every recorded prompt; give at most 7" in refused(pipe, run, validation=8)
+    assert "holds out every recorded prompt; give at most 6" in refused(pipe, run, validation=8)
     monkeypatch.setattr("guidefold.distillation.run.find_spec", lambda name: None)
     assert "tracker is wandb but it is not installed" in refused(pipe, run, tracker="wandb")
     assert not run.exists()
