@@ -15,13 +15,13 @@ from guidefold.answers import by_image, unpacked
 from guidefold.capture.observe import Observation, observe
 from guidefold.capture.run import as_conditions, check_arguments, parameters_of, run
 from guidefold.capture.switch import SCALES, Dial, first_dial, guider_dials, has_guider
-from guidefold.capture.tape import Step
+from guidefold.capture.tape import Step, Tape
 from guidefold.capture.watch import Watch
 from guidefold.config import TrajectoryConfig
 from guidefold.denoiser import Call, denoisers, replaced
 from guidefold.errors import InputError, ModelError, SeveralDenoisersError
 from guidefold.guidance import PerImageScale
-from guidefold.trajectories.conditions import Draw, draw, kept_steps
+from guidefold.trajectories.conditions import Draw, contrasting, draw, kept_steps
 from guidefold.trajectories.following import adapter_to_follow, sampling
 from guidefold.trajectories.identity import encoders_of, fingerprint, plain, scheduler_of
 from guidefold.trajectories.states import States, joined
@@ -57,9 +57,8 @@ class Recorder:
 
     def _observe(self) -> None:
         """Watch two images for two steps, and verify that what will be recorded is what guidance decides."""
-        first = draw(self.config, self.conditions, 0)
-        other = Draw(**{**vars(first), "guidance_scale": first.guidance_scale + 1, "seed": first.seed + 1})
-        draws = [first, other][: self.config.record_batch]
+        pair = contrasting(self.config, self.conditions)
+        draws = pair[: self.config.record_batch]
         self.images = len(draws)
         steps = min(2, self.config.sampling_steps)
         with self._guided(draws, alone=True):
@@ -69,13 +68,8 @@ class Recorder:
         self.dials = self._dials()
         self.name = self._chosen(seen)
         self.denoiser = denoisers(self.pipe)[self.name]
-        watch = self._watch(draws, steps)
-        alone, together = seen.guided.steps[0].received, watch.guided.steps[0].received
-        gap = (alone.reshape(len(draws), -1)[0] - together.reshape(len(draws), -1)[0]).abs().max()
-        if gap > 1e-3 * alone.abs().max() and len(draws) > 1:
-            raise ModelError(
-                f"{type(self.pipe).__name__} computes guidance with one scale for a whole batch; set record_batch to 1"
-            )
+        watch = self._watch(draws, steps, seen.guided.steps)
+        self._check_scales(seen, watch.guided)
         call = next(one.call for one in watch.bare.called if one.denoiser == self.name)
         for name, value in call.static.items():
             if json.loads(json.dumps(value, default=lambda _: None)) != as_lists(value):
@@ -83,7 +77,7 @@ class Recorder:
                     f"the denoiser's argument {name} is a {type(value).__name__}; such arguments cannot be recorded yet"
                 )
         call.by_image(len(draws))
-        self.static, self.shared = call.static, self._shared([first, other][: 3 - len(draws)], call)
+        self.static, self.shared = call.static, self._shared(pair[: 3 - len(draws)], call)
         several = len(seen.denoisers) > 1
         self.spec = ConditionSpec.observe(
             self.denoiser, call, negative=bool(self.config.negatives), guider=self.switch.guider,
@@ -93,6 +87,16 @@ class Recorder:
         follow = self.config.follow
         self.leader = adapter_to_follow(follow, self.denoiser, self.spec, alone=not several) if follow else None
         self.passes = seen.passes + bool(follow)  # a step and image
+
+    def _check_scales(self, seen: Observation, together: Tape) -> None:
+        """Raise ModelError unless the first of several images is guided as it is when all have its scales."""
+        for alone, own in zip(seen.guided.steps, together.steps, strict=True) if self.images > 1 else ():
+            one, two = (step.received.reshape(self.images, -1)[0] for step in (alone, own))
+            if (one - two).abs().max() > 1e-3 * alone.received.abs().max():
+                raise ModelError(
+                    f"{type(self.pipe).__name__} computes guidance with one scale for a whole batch; "
+                    "set record_batch to 1"
+                )
 
     def _shared(self, draws: list[Draw], call: Call) -> frozenset[str]:
         """Return the tensors of a call that are as long in one for another number of images, these draws."""
