@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guidefold.answers import packed
+from guidefold.answers import leaves, packed
 from guidefold.capture.known import KnownAnswers, parts_of
 from guidefold.capture.mapping import OutputMap
 from guidefold.capture.switch import Switch
@@ -31,6 +31,7 @@ class Observation:
     target_error: float
     input_error: float
     result_error: float
+    dtype: torch.dtype  # the coarsest on the way from the denoiser to its scheduler
     knows_bare: bool  # the guided run's answers are those without guidance too, as far as they are asked the same
 
     @property
@@ -68,7 +69,8 @@ def observe(pipe: Any, **call: Any) -> Observation:
         )
     student = watch.student(targets)
     result_error = result_difference(student.result, watch.guided.result)
-    tolerance = TOLERANCE.get(watch.guided.steps[0].received.dtype, 1e-3)
+    dtype = coarsest(watch)
+    tolerance = TOLERANCE.get(dtype, 1e-3)
     if target_error > tolerance:
         raise ModelError(
             f"{watch.name} changes the denoiser's output on the way to its scheduler in a way that is not affine "
@@ -82,8 +84,15 @@ def observe(pipe: Any, **call: Any) -> Observation:
     return Observation(
         switch=watch.switch, guided=watch.guided, bare=watch.bare, maps=tuple(maps), targets=targets,
         target_error=target_error, input_error=input_error(watch), result_error=result_error,
-        knows_bare=knows_bare(watch, tolerance),
+        dtype=dtype, knows_bare=knows_bare(watch, tolerance),
     )  # fmt: skip
+
+
+def coarsest(watch: Watch) -> torch.dtype:
+    """Return the coarsest dtype of denoisers' answers and what schedulers receive: many pipelines upcast in between."""
+    answers = [leaf for step in watch.bare.steps for leaf in leaves(watch.bare.answering(step).answer)]
+    found = {value.dtype for value in [*answers, *(step.received for step in watch.guided.steps)]}
+    return max((dtype for dtype in found if dtype.is_floating_point), key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def knows_bare(watch: Watch, tolerance: float) -> bool:
