@@ -12,6 +12,7 @@ from guidefold.adapters.group import AdapterGroup
 from guidefold.adapters.hub import BUNDLED, BUNDLED_FOLDER, describe
 from guidefold.adapters.merging import merge as mean_of
 from guidefold.capture import observe as watch
+from guidefold.capture.observe import enough_steps
 from guidefold.capture.run import as_conditions, check_arguments
 from guidefold.capture.switch import first_dial, has_guider
 from guidefold.config import AdapterConfig, EvalConfig, TrainConfig, TrajectoryConfig
@@ -50,7 +51,9 @@ def observe(
     name = None if has_guider(pipe) else first_dial(pipe)
     scale = {} if name is None else {name: guidance_scale}
     check_arguments(pipe, call, scale)
-    seen = watch(pipe, num_inference_steps=2, output_type="latent", **as_conditions(pipe, [prompt]), **scale, **call)
+    given = {"output_type": "latent", **as_conditions(pipe, [prompt]), **scale, **call}
+    steps = enough_steps(pipe, lambda few: {"num_inference_steps": few, **given}, TrajectoryConfig().sampling_steps)
+    seen = watch(pipe, num_inference_steps=steps, **given)
     anchors, further = seen.switch.dials[: seen.switch.anchors], seen.switch.dials[seen.switch.anchors :]
     rows = [
         ("guided networks", ", ".join(seen.denoisers)),

@@ -11,6 +11,7 @@ from torch import Tensor
 from guidefold.answers import leaves, packed
 from guidefold.capture.known import KnownAnswers, parts_of
 from guidefold.capture.mapping import OutputMap
+from guidefold.capture.run import failures_told, run
 from guidefold.capture.switch import Switch
 from guidefold.capture.tape import Tape
 from guidefold.capture.watch import Target, Watch
@@ -53,10 +54,11 @@ def observe(pipe: Any, **call: Any) -> Observation:
     """Watch a pipeline with and without guidance, for a short call with guidance on, and verify what will be recorded.
 
     Raises ModelError where guidance is off, cannot be turned off, or what reaches the scheduler cannot be traced back
-    to the denoiser to the precision of its dtype.
+    to the denoiser to the precision of its dtype; and where the pipeline itself fails.
     """
-    watch = Watch(pipe, renewed(call))
-    maps = watch.maps()
+    with failures_told(pipe):
+        watch = Watch(pipe, renewed(call))
+        maps = watch.maps()
     target_error = max(
         difference(one.forward(packed(watch.bare.answering(step).answer)), step.received.reshape(-1))
         for one, step in zip(maps, watch.bare.steps, strict=True)
@@ -86,6 +88,25 @@ def observe(pipe: Any, **call: Any) -> Observation:
         target_error=target_error, input_error=input_error(watch), result_error=result_error,
         dtype=dtype, knows_bare=knows_bare(watch, tolerance),
     )  # fmt: skip
+
+
+def enough_steps(pipe: Any, call: Callable[[int], dict[str, Any]], most: int) -> int:
+    """Return the first of 2, 4, 8, ... steps, at most `most`, with which a run of `call(steps)` steps twice.
+
+    Editing a picture takes a part of its steps only, and pipelines fail where none is left.
+    """
+    steps = min(2, most)
+    while steps < most and steps_taken(pipe, call(steps)) < 2:
+        steps = min(2 * steps, most)
+    return steps
+
+
+def steps_taken(pipe: Any, call: dict[str, Any]) -> int:
+    """Return how often a run steps, and 0 where it fails; `observe` tells why if it does with all steps too."""
+    try:
+        return len(run(pipe, call).steps)
+    except Exception:
+        return 0
 
 
 def coarsest(watch: Watch) -> torch.dtype:

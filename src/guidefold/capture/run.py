@@ -9,7 +9,7 @@ import torch
 
 from guidefold.capture.tape import Answer, Step, Tape, taped
 from guidefold.denoiser import denoisers
-from guidefold.errors import InputError, ModelError
+from guidefold.errors import GuidefoldError, InputError, ModelError
 
 SET = ("num_inference_steps", "generator", "output_type")  # by us, where a pipeline's call takes them
 
@@ -61,6 +61,20 @@ def processors_kept(pipe: Any) -> Iterator[None]:
         for part, processors in before.items():
             if part.attn_processors != processors:
                 part.set_attn_processor(dict(processors))
+
+
+@contextmanager
+def failures_told(pipe: Any) -> Iterator[None]:
+    """Raise ModelError in place of what a pipeline's own call raises."""
+    try:
+        yield
+    except GuidefoldError:
+        raise
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(
+            f"{type(pipe).__name__} fails when it is observed ({told}); give it arguments that it runs with"
+        ) from error
 
 
 def run(pipe: Any, call: dict[str, Any], *, answer: Answer | None = None, forced: Sequence[Step] = ()) -> Tape:

@@ -1,5 +1,6 @@
 """Record what a teacher's guided sampling visits: the student's inputs and the guided predictions."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,8 @@ from torch import Tensor
 from guidefold.adapters.conditions import ConditionSpec
 from guidefold.adapters.negative import negative_conditions
 from guidefold.answers import by_image, unpacked
-from guidefold.capture.observe import Observation, observe
-from guidefold.capture.run import as_conditions, check_arguments, parameters_of, run
+from guidefold.capture.observe import Observation, enough_steps, observe
+from guidefold.capture.run import as_conditions, check_arguments, failures_told, parameters_of, run
 from guidefold.capture.switch import SCALES, Dial, first_dial, guider_dials, has_guider
 from guidefold.capture.tape import Step, Tape, aligned
 from guidefold.capture.watch import Watch
@@ -56,19 +57,21 @@ class Recorder:
             raise InputError(f"dials has {unknown[0]}, which is no further guidance scale here; {found}")
 
     def _observe(self) -> None:
-        """Watch two images for two steps, and verify that what will be recorded is what guidance decides."""
+        """Watch two images for a few steps, and verify that what will be recorded is what guidance decides."""
         pair = contrasting(self.config, self.conditions)
         draws = pair[: self.config.record_batch]
         self.images = len(draws)
-        steps = min(2, self.config.sampling_steps)
         with self._guided(draws, alone=True):
-            seen = observe(self.pipe, **self._call(draws, steps, alone=True))
+            made = functools.partial(self._call, draws, alone=True)
+            self.few = enough_steps(self.pipe, made, self.config.sampling_steps)
+            seen = observe(self.pipe, **made(self.few))
         self.switch, self.identity = seen.switch, all(one.is_identity for one in seen.maps)
         self.knows_bare = seen.knows_bare
         self.dials = self._dials()
         self.name = self._chosen(seen)
         self.denoiser = denoisers(self.pipe)[self.name]
-        watch = self._watch(draws, steps, seen.guided.steps)
+        with failures_told(self.pipe):
+            watch = self._watch(draws, self.few, seen.guided.steps)
         self._check_scales(seen, watch.guided)
         call = next(one.call for one in watch.bare.called if one.denoiser == self.name)
         for name, value in call.static.items():
@@ -107,7 +110,7 @@ class Recorder:
         """Return the tensors of a call that are as long in one for another number of images, these draws."""
         try:
             with self.switch.without(self.pipe):
-                arguments = self.switch.off(self._call(draws, min(2, self.config.sampling_steps), alone=True))
+                arguments = self.switch.off(self._call(draws, self.few, alone=True))
                 tape = run(self.pipe, arguments)
         except Exception:  # an argument is for a fixed number of images
             return frozenset()
