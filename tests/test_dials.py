@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from support.case import build
 from test_capture import snapshot
 from zoo import pipeline, shake
@@ -185,6 +186,50 @@ def test_a_list_of_sequences_is_a_negative_prompt_and_a_dial_off_at_zero():
 def test_a_batch_of_scales_that_a_pipeline_cannot_take_is_told():
     with pytest.raises(ModelError, match="set record_batch to 1"):
         case_of("ZImagePipeline")
+
+
+def test_a_batch_with_several_values_of_a_dial_is_each_of_them_alone():
+    two = recorder_of(pipeline(), dials=("guidance_rescale=0:1",))
+    together = two.states([0, 1], keep_all=True)
+    assert together["dial.guidance_rescale"].unique().numel() == 2
+    for number in (0, 1):
+        alone, rows = two.states([number], keep_all=True), together["trajectory"] == number
+        guidance = (alone["pred_guided"] - alone["pred_cond"]).norm()
+        assert (together["pred_guided"][rows] - alone["pred_guided"]).norm() < 1e-3 * guidance
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_batch_with_a_scale_per_image_is_recorded_in_every_dtype(dtype, seed):
+    recorder = recorder_of(pipeline().to(dtype), seed=seed)
+    together, alone = recorder.states([0, 1])["pred_guided"][:2], recorder.states([0])["pred_guided"]
+    assert together.dtype == dtype and (together - alone).abs().max() < 0.03 * alone.abs().max()
+
+
+def test_the_halves_that_a_scheduler_receives_of_a_batch_are_no_images():
+    recorder = Recorder(build("DiTPipeline").pipe, ["1", "2"], TrajectoryConfig(**CONFIG))
+    together = recorder.states([0, 1], keep_all=True)
+    for number in (0, 1):
+        alone, rows = recorder.states([number], keep_all=True), together["trajectory"] == number
+        torch.testing.assert_close(together["pred_guided"][rows], alone["pred_guided"], rtol=1e-4, atol=1e-4)
+
+
+class Flattened(StableDiffusionPipeline):
+    """A pipeline that takes one value of a dial for all images."""
+
+    @property
+    def guidance_rescale(self):
+        return float(self._guidance_rescale)
+
+
+@pytest.mark.parametrize(("dtype", "seed"), [*((torch.float32, seed) for seed in range(4)), (torch.bfloat16, 1)])
+def test_a_dial_that_a_batch_shares_is_refused(dtype, seed):
+    pipe = pipeline().to(dtype)
+    pipe.__class__ = Flattened
+    assert recorder_of(pipe).images == 2
+    with pytest.raises(ModelError, match="Flattened computes guidance with one scale for a whole batch; set record_ba"):
+        recorder_of(pipe, dials=("guidance_rescale=0:1",), seed=seed)
+    assert recorder_of(pipe, dials=("guidance_rescale=0:1",), record_batch=1).images == 1
 
 
 REFUSED = [

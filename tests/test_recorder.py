@@ -247,13 +247,16 @@ def test_a_denoiser_whose_guidance_is_folded_already_is_refused():
         ({"guidance_scale": 1.0}, "guidance_scale is set by guidefold; leave it out"),
         ({"generator": None}, "generator is set by guidefold"),
         ({"num_images_per_prompt": 2}, "num_images_per_prompt is set by guidefold; leave it out"),
-        ({"negative_prompt": "blurry"}, "does not take negative_prompt='blurry' for all images"),
-        ({"negative_prompt": "blurry"}, "draw negative prompts with negatives (--negatives)"),
         ({"hight": 16}, "hight is none of StableDiffusionPipeline.__call__"),
     ],
 )
 def test_arguments_that_are_not_the_users_are_refused(pipe, arguments, told):
     assert told in message_of(InputError, lambda: Recorder(pipe, PROMPTS, CONFIG, **arguments))
+
+
+def test_what_the_pipeline_itself_refuses_is_one_line(pipe):
+    told = message_of(ModelError, lambda: Recorder(pipe, PROMPTS, CONFIG, negative_prompt="blurry"))
+    assert told.startswith("StableDiffusionPipeline fails with these arguments (TypeError: `negative_prompt`")
 
 
 def test_arguments_reach_the_pipeline(pipe):

@@ -119,7 +119,7 @@ def add_demo(commands: Any) -> None:
 
 def add_observe(commands: Any) -> None:
     command = add_command(commands, "observe", "watch how a pipeline does guidance, and whether it can be folded")
-    command.add_argument("prompt", metavar="PROMPT", help="what to sample, for two steps")
+    command.add_argument("prompt", metavar="PROMPT", help="what to sample, for a few steps")
     add_model(command)
     add_call(command)
     scale = {"type": float, "metavar": "X", "default": 7.5}

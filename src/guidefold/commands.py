@@ -11,7 +11,8 @@ from guidefold.adapters.group import AdapterGroup
 from guidefold.adapters.hub import BUNDLED, BUNDLED_FOLDER, describe
 from guidefold.adapters.merging import merge as mean_of
 from guidefold.capture import observe as watch
-from guidefold.capture.run import as_conditions, check_arguments, negative_prompt_refused
+from guidefold.capture.observe import enough_steps
+from guidefold.capture.run import as_conditions, check_arguments
 from guidefold.capture.switch import first_dial, has_guider
 from guidefold.config import AdapterConfig, EvalConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
@@ -51,9 +52,9 @@ def observe(
     name = None if has_guider(pipe) else first_dial(pipe)
     scale = {} if name is None else {name: guidance_scale}
     check_arguments(pipe, call, scale)
-    given = as_conditions(pipe, [prompt]) | scale | call
-    with negative_prompt_refused(pipe, call):
-        seen = watch(pipe, num_inference_steps=2, output_type="latent", **given)
+    given = {"output_type": "latent", **as_conditions(pipe, [prompt]), **scale, **call}
+    steps = enough_steps(pipe, lambda few: {"num_inference_steps": few, **given}, TrajectoryConfig().sampling_steps)
+    seen = watch(pipe, num_inference_steps=steps, **given)
     anchors, further = seen.switch.dials[: seen.switch.anchors], seen.switch.dials[seen.switch.anchors :]
     rows = [
         ("guided networks", ", ".join(seen.denoisers)),
@@ -233,8 +234,7 @@ def evaluate(
     chosen, judge = models.load_adapter(adapter), models.load_judge(model)
     make_folder(output)
     pipe = pipeline(model, device, dtype, call)
-    with negative_prompt_refused(pipe, call):
-        results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
+    results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
     gallery.save_results(output, results, pictures)
     show_evaluation(results)
     print(f"report: {gallery.report_of(output)}")

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guidefold.answers import packed
+from guidefold.answers import leaves, packed
 from guidefold.capture.known import KnownAnswers, parts_of
 from guidefold.capture.mapping import OutputMap
+from guidefold.capture.run import failures_told, run
 from guidefold.capture.switch import Switch
 from guidefold.capture.tape import Tape
 from guidefold.capture.watch import Target, Watch
@@ -31,6 +32,7 @@ class Observation:
     target_error: float
     input_error: float
     result_error: float
+    dtype: torch.dtype  # the coarsest on the way from the denoiser to its scheduler
     knows_bare: bool  # the guided run's answers are those without guidance too, as far as they are asked the same
 
     @property
@@ -52,10 +54,11 @@ def observe(pipe: Any, **call: Any) -> Observation:
     """Watch a pipeline with and without guidance, for a short call with guidance on, and verify what will be recorded.
 
     Raises ModelError where guidance is off, cannot be turned off, or what reaches the scheduler cannot be traced back
-    to the denoiser to the precision of its dtype.
+    to the denoiser to the precision of its dtype; and where the pipeline itself fails.
     """
-    watch = Watch(pipe, renewed(call))
-    maps = watch.maps()
+    with failures_told(pipe):
+        watch = Watch(pipe, renewed(call))
+        maps = watch.maps()
     target_error = max(
         difference(one.forward(packed(watch.bare.answering(step).answer)), step.received.reshape(-1))
         for one, step in zip(maps, watch.bare.steps, strict=True)
@@ -68,7 +71,8 @@ def observe(pipe: Any, **call: Any) -> Observation:
         )
     student = watch.student(targets)
     result_error = result_difference(student.result, watch.guided.result)
-    tolerance = TOLERANCE.get(watch.guided.steps[0].received.dtype, 1e-3)
+    dtype = coarsest(watch)
+    tolerance = TOLERANCE.get(dtype, 1e-3)
     if target_error > tolerance:
         raise ModelError(
             f"{watch.name} changes the denoiser's output on the way to its scheduler in a way that is not affine "
@@ -82,8 +86,34 @@ def observe(pipe: Any, **call: Any) -> Observation:
     return Observation(
         switch=watch.switch, guided=watch.guided, bare=watch.bare, maps=tuple(maps), targets=targets,
         target_error=target_error, input_error=input_error(watch), result_error=result_error,
-        knows_bare=knows_bare(watch, tolerance),
+        dtype=dtype, knows_bare=knows_bare(watch, tolerance),
     )  # fmt: skip
+
+
+def enough_steps(pipe: Any, call: Callable[[int], dict[str, Any]], most: int) -> int:
+    """Return the first of 2, 4, 8, ... steps, at most `most`, with which a run of `call(steps)` steps twice.
+
+    Editing a picture takes a part of its steps only, and pipelines fail where none is left.
+    """
+    steps = min(2, most)
+    while steps < most and steps_taken(pipe, call(steps)) < 2:
+        steps = min(2 * steps, most)
+    return steps
+
+
+def steps_taken(pipe: Any, call: dict[str, Any]) -> int:
+    """Return how often a run steps, and 0 where it fails; `observe` tells why if it does with all steps too."""
+    try:
+        return len(run(pipe, call).steps)
+    except Exception:
+        return 0
+
+
+def coarsest(watch: Watch) -> torch.dtype:
+    """Return the coarsest dtype of denoisers' answers and what schedulers receive: many pipelines upcast in between."""
+    answers = [leaf for step in watch.bare.steps for leaf in leaves(watch.bare.answering(step).answer)]
+    found = {value.dtype for value in [*answers, *(step.received for step in watch.guided.steps)]}
+    return max((dtype for dtype in found if dtype.is_floating_point), key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def knows_bare(watch: Watch, tolerance: float) -> bool:

@@ -1,7 +1,7 @@
 """Run a pipeline again and again from the same state: same noise, same prompt, nothing left behind."""
 
 import inspect
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,20 +38,6 @@ def check_arguments(pipe: Any, arguments: Iterable[str], taken: Collection[str] 
             raise InputError(f"the argument {name} is set by guidefold; leave it out")
 
 
-@contextmanager
-def negative_prompt_refused(pipe: Any, arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Raise InputError where a pipeline's call fails with a negative prompt among its further arguments."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        if isinstance(error, GuidefoldError) or "negative_prompt" not in arguments:
-            raise
-        raise InputError(
-            f"{type(pipe).__name__} does not take negative_prompt={arguments['negative_prompt']!r} for all images "
-            f"({' '.join(str(error).split())}); leave it out, and draw negative prompts with negatives (--negatives)"
-        ) from error
-
-
 def as_conditions(pipe: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
     """Return conditions as an argument of a pipeline's call. Raises InputError for class labels that are no numbers."""
     name = condition_argument(pipe)
@@ -76,6 +62,20 @@ def processors_kept(pipe: Any) -> Iterator[None]:
         for part, processors in before.items():
             if part.attn_processors != processors:
                 part.set_attn_processor(dict(processors))
+
+
+@contextmanager
+def failures_told(pipe: Any) -> Iterator[None]:
+    """Raise ModelError in place of what a pipeline's own call raises."""
+    try:
+        yield
+    except GuidefoldError:
+        raise
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(
+            f"{type(pipe).__name__} fails with these arguments ({told}); give ones that it runs with"
+        ) from error
 
 
 def run(pipe: Any, call: dict[str, Any], *, answer: Answer | None = None, forced: Sequence[Step] = ()) -> Tape:

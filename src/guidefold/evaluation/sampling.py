@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from guidefold.adapters import Adapter
-from guidefold.capture.run import as_conditions, check_arguments
+from guidefold.capture.run import as_conditions, check_arguments, failures_told
 from guidefold.capture.switch import first_dial
 from guidefold.denoiser import OFF, find_denoiser, latents_rows, quiet
 from guidefold.errors import ModelError
@@ -107,7 +107,8 @@ def sample(
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         call = as_conditions(pipe, prompts) | {"num_inference_steps": steps, first_dial(pipe): scale}
-        made = pipe(**call, **arguments, generator=noise(seed, len(prompts)), output_type="pt")
+        with failures_told(pipe):
+            made = pipe(**call, **arguments, generator=noise(seed, len(prompts)), output_type="pt")
         if on_gpu:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start

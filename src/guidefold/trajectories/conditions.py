@@ -7,7 +7,7 @@ any number of processes.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -112,6 +112,18 @@ def draw(config: TrajectoryConfig, conditions: Sequence[str], index: int) -> Dra
         negative=negative_prompt(config, index),
         dials={name: uniform(config, f"dial {name}", index, *ends) for name, ends in config.dial_ranges().items()},
     )
+
+
+def contrasting(config: TrajectoryConfig, conditions: Sequence[str]) -> list[Draw]:
+    """Return two draws, of which the second has the larger value of every scale that trajectories differ in.
+
+    Raises InputError if there are no conditions.
+    """
+    first, ranges = draw(config, conditions, 0), config.dial_ranges().items()
+    first = replace(first, dials={name: (low + high) / 2 for name, (low, high) in ranges})
+    # far apart, because close to pure noise guidance is a small part of a prediction
+    scale, highest = 2 * first.guidance_scale + 1, {name: high for name, (_, high) in ranges}
+    return [first, replace(first, guidance_scale=scale, seed=first.seed + 1, dials=highest)]
 
 
 def uniform(config: TrajectoryConfig, purpose: str, index: int, low: float, high: float) -> float:

@@ -1,5 +1,6 @@
 """Record what a teacher's guided sampling visits: the student's inputs and the guided predictions."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -12,16 +13,16 @@ from torch import Tensor
 from guidefold.adapters.conditions import ConditionSpec
 from guidefold.adapters.negative import negative_conditions
 from guidefold.answers import by_image, unpacked
-from guidefold.capture.observe import Observation, observe
-from guidefold.capture.run import as_conditions, check_arguments, negative_prompt_refused, parameters_of, run
+from guidefold.capture.observe import Observation, enough_steps, observe
+from guidefold.capture.run import as_conditions, check_arguments, failures_told, parameters_of, run
 from guidefold.capture.switch import SCALES, Dial, first_dial, guider_dials, has_guider
-from guidefold.capture.tape import Step
+from guidefold.capture.tape import Step, Tape, aligned
 from guidefold.capture.watch import Watch
 from guidefold.config import TrajectoryConfig
 from guidefold.denoiser import Call, denoisers, replaced
 from guidefold.errors import InputError, ModelError, SeveralDenoisersError
 from guidefold.guidance import PerImageScale
-from guidefold.trajectories.conditions import Draw, draw, kept_steps
+from guidefold.trajectories.conditions import Draw, contrasting, draw, kept_steps
 from guidefold.trajectories.following import adapter_to_follow, sampling
 from guidefold.trajectories.identity import encoders_of, fingerprint, guider_of, others_of, plain, scheduler_of
 from guidefold.trajectories.states import States, joined
@@ -48,8 +49,7 @@ class Recorder:
         scales = guider_dials(pipe) if self.guider else [name for name in self.known if SCALES.search(name)]
         self._known_dials([name for name in scales if name != self.first])
         self.visits = config.sampling_steps  # of a trajectory, by all denoisers; more where the scheduler needs them
-        with negative_prompt_refused(pipe, arguments):
-            self._observe()
+        self._observe()
 
     def _known_dials(self, names: list[str]) -> None:
         """Raise InputError for a range of values for what is none of the named scales."""
@@ -58,26 +58,22 @@ class Recorder:
             raise InputError(f"dials has {unknown[0]}, which is no further guidance scale here; {found}")
 
     def _observe(self) -> None:
-        """Watch two images for two steps, and verify that what will be recorded is what guidance decides."""
-        first = draw(self.config, self.conditions, 0)
-        other = Draw(**{**vars(first), "guidance_scale": first.guidance_scale + 1, "seed": first.seed + 1})
-        draws = [first, other][: self.config.record_batch]
+        """Watch two images for a few steps, and verify that what will be recorded is what guidance decides."""
+        pair = contrasting(self.config, self.conditions)
+        draws = pair[: self.config.record_batch]
         self.images = len(draws)
-        steps = min(2, self.config.sampling_steps)
         with self._guided(draws, alone=True):
-            seen = observe(self.pipe, **self._call(draws, steps, alone=True))
+            made = functools.partial(self._call, draws, alone=True)
+            self.few = enough_steps(self.pipe, made, self.config.sampling_steps)
+            seen = observe(self.pipe, **made(self.few))
         self.switch, self.identity = seen.switch, all(one.is_identity for one in seen.maps)
         self.knows_bare = seen.knows_bare
         self.dials = self._dials()
         self.name = self._chosen(seen)
         self.denoiser = denoisers(self.pipe)[self.name]
-        watch = self._watch(draws, steps)
-        alone, together = seen.guided.steps[0].received, watch.guided.steps[0].received
-        gap = (alone.reshape(len(draws), -1)[0] - together.reshape(len(draws), -1)[0]).abs().max()
-        if gap > 1e-3 * alone.abs().max() and len(draws) > 1:
-            raise ModelError(
-                f"{type(self.pipe).__name__} computes guidance with one scale for a whole batch; set record_batch to 1"
-            )
+        with failures_told(self.pipe):
+            watch = self._watch(draws, self.few, seen.guided.steps)
+        self._check_scales(seen, watch.guided)
         call = next(one.call for one in watch.bare.called if one.denoiser == self.name)
         for name, value in call.static.items():
             if json.loads(json.dumps(value, default=lambda _: None)) != as_lists(value):
@@ -85,7 +81,7 @@ class Recorder:
                     f"the denoiser's argument {name} is a {type(value).__name__}; such arguments cannot be recorded yet"
                 )
         call.by_image(len(draws))
-        self.static, self.shared = call.static, self._shared([first, other][: 3 - len(draws)], call)
+        self.static, self.shared = call.static, self._shared(pair[: 3 - len(draws)], call)
         several = len(seen.denoisers) > 1
         self.spec = ConditionSpec.observe(
             self.denoiser, call, negative=bool(self.config.negatives), guider=self.switch.guider,
@@ -96,11 +92,26 @@ class Recorder:
         self.leader = adapter_to_follow(follow, self.denoiser, self.spec, alone=not several) if follow else None
         self.passes = seen.passes + bool(follow)  # a step and image
 
+    def _check_scales(self, seen: Observation, together: Tape) -> None:
+        """Raise ModelError unless the first of several images is guided as it is when all have its scales."""
+        # what rounding once more may change: both runs compute the same, in batches of one size, along one trajectory
+        limit = max(1e-4, torch.finfo(seen.dtype).eps)
+        for steps in zip(seen.guided.steps, together.steps, seen.bare.steps, strict=True):
+            alone, own = (aligned(step.received, steps[-1].received) for step in steps[:2])
+            if self.images == 1 or alone is None or own is None:
+                continue
+            one, two = (received.reshape(self.images, -1)[0].float() for received in (alone, own))
+            if (one - two).abs().max() > limit * alone.abs().max():
+                raise ModelError(
+                    f"{type(self.pipe).__name__} computes guidance with one scale for a whole batch; "
+                    "set record_batch to 1"
+                )
+
     def _shared(self, draws: list[Draw], call: Call) -> frozenset[str]:
         """Return the tensors of a call that are as long in one for another number of images, these draws."""
         try:
             with self.switch.without(self.pipe):
-                arguments = self.switch.off(self._call(draws, min(2, self.config.sampling_steps), alone=True))
+                arguments = self.switch.off(self._call(draws, self.few, alone=True))
                 tape = run(self.pipe, arguments)
         except Exception:  # an argument is for a fixed number of images
             return frozenset()
