@@ -18,7 +18,7 @@ AIM = 0.97
 COST = (
     "It was trained for 73 minutes on its teacher's trajectories, 60 on its own, twice 70 on both, and twice 76 with "
     "invented prompts, on one CPU core each, for a denoiser of 6 million parameters. Of CFG's gain in CLIP "
-    "score it keeps {low:.0%} to {high:.0%}, where there is one{aim}. It also adapts the convolutions, which costs "
+    "score it keeps {low:.1%} to {high:.1%}{aim}. It also adapts the convolutions, which costs "
     "time: it has {share:.0%} as many parameters as so small a network, and a step of 16 images takes {bundled:.2f} "
     "times a bare one; with the default adapter, {default:.2f}. One image at a time, "
     "CFG takes {single:.2f} times as long as the bundled adapter."
@@ -84,7 +84,8 @@ def adapter(entry: dict[str, Any]) -> str:
         "feature distance to CFG",
     )
     return (
-        f"{len(results['prompts'])} held-out prompts, {results['sampling_steps']} steps. {made(entry)}\n\n"
+        f"{len(results['prompts'])} held-out prompts, {results['sampling_steps']} steps; times are of a machine "
+        f"that did other work too. {made(entry)}\n\n"
         + table(columns, rows)
         + "\n\nBy timestep, at all scales; the noisiest steps have most of it and decide the figures above:\n\n"
         + by_timestep(results)
@@ -100,7 +101,7 @@ def by_timestep(results: dict[str, Any]) -> str:
 
 def gains(results: dict[str, Any]) -> str:
     rows = [
-        (f"{scale:g}", f"{gain:.1f}", "no gain" if share is None else interval(share, ".0%"))
+        (f"{scale:g}", f"{gain:.1f}", "no gain" if share is None else interval(share, ".1%"))
         for scale, (gain, share) in kept(results).items()
     ]
     return table(("scale", "CFG's gain in CLIP score", "share of it that the adapter keeps"), rows)

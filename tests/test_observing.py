@@ -50,7 +50,7 @@ def test_what_a_pipeline_itself_raises_is_one_line():
     told = message_of(ModelError, lambda: edit(0.4, steps=2))
     assert told.startswith("StableDiffusionImg2ImgPipeline fails with these arguments (RuntimeError: The size of tensor")
     told = message_of(ModelError, lambda: edit(1.5))
-    assert "(ValueError: The value of strength should in [0.0, 1.0] but is 1.5); give it arguments that it" in told
+    assert "(ValueError: The value of strength should in [0.0, 1.0] but is 1.5); give ones that it runs with" in told
     with pytest.raises(ModelError) as caught:
         observe(pipeline(), prompt="a red fox", height=7, width=8)
     assert isinstance(caught.value.__cause__, ValueError) and "divisible by 8 but are 7 and 8" in str(caught.value)
