@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from zoo import make, message_of, shake
 
 from guidefold.adapters import Adapter, ConditionSpec, hub
+from guidefold.adapters.group import AdapterGroup
 from guidefold.adapters.hub import from_pretrained, save_pretrained, start_from
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import predict, prediction_of, read_call
@@ -88,6 +90,36 @@ def test_pushing_uploads_a_folder_with_a_card(monkeypatch):
     assert 'guidefold.load("me/folded")' in uploaded["card"]
     assert "1.5 to 9" in uploaded["card"]
     assert uploaded["private"]
+
+
+def test_a_group_is_pushed_and_fetched_as_one(monkeypatch, tmp_path):
+    group, kept = AdapterGroup({name: build()[2] for name in ("transformer", "transformer_2")}), tmp_path / "hub"
+
+    class Api:
+        def create_repo(self, repository, **options):
+            pass
+
+        def upload_folder(self, *, repo_id, folder_path):
+            return shutil.copytree(folder_path, kept)
+
+    monkeypatch.setattr(hub, "HfApi", Api)
+    monkeypatch.setattr(hub, "snapshot_download", lambda name, allow_patterns: str(kept))
+    group.push_to_hub("me/folded")
+    card = (kept / "README.md").read_text()
+    assert 'guidefold.load("me/folded")' in card and "[transformer_2](transformer_2/README.md)" in card
+    loaded = hub.load("me/folded")
+    assert isinstance(loaded, AdapterGroup) and list(loaded.adapters) == list(group.adapters)
+    told = message_of(InputError, lambda: from_pretrained("me/folded"))
+    assert told == "me/folded holds an adapter for each of several denoisers; use guidefold.load"
+
+
+def test_what_the_hub_refuses_is_one_line(monkeypatch):
+    def offline(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(hub.HfApi, "create_repo", offline)
+    told = message_of(InputError, lambda: build()[2].push_to_hub("me/folded"))
+    assert told == "cannot push to me/folded (no route); log in, or give a repository of yours"
 
 
 @pytest.mark.parametrize("design", ["low_rank", "bottleneck", "cross_attention", "offset"])

@@ -48,7 +48,9 @@ def test_as_many_steps_are_observed_as_leave_two(strength, few, taken):
 
 def test_what_a_pipeline_itself_raises_is_one_line():
     told = message_of(ModelError, lambda: edit(0.4, steps=2))
-    assert told.startswith("StableDiffusionImg2ImgPipeline fails with these arguments (RuntimeError: The size of tensor")
+    assert told.startswith(
+        "StableDiffusionImg2ImgPipeline fails with these arguments (RuntimeError: The size of tensor"
+    )
     told = message_of(ModelError, lambda: edit(1.5))
     assert "(ValueError: The value of strength should in [0.0, 1.0] but is 1.5); give ones that it runs with" in told
     with pytest.raises(ModelError) as caught:

@@ -69,3 +69,9 @@ class AdapterGroup:
         except (OSError, ValueError, TypeError) as error:
             raise ModelError(f"{folder / INDEX} lists no adapters ({error}); save them again") from error
         return cls({name: Adapter.from_pretrained(folder / name) for name in names})
+
+    def push_to_hub(self, repository: str, *, private: bool = False) -> str:
+        """Upload to a Hub repository such as `me/wan-folded`, with model cards, and return the address."""
+        from guidefold.adapters import hub
+
+        return hub.push_to_hub(self, repository, private=private)

@@ -118,16 +118,16 @@ def write_files(adapter: Adapter, folder: Path, *, dtype: torch.dtype | None, na
 
 
 def find_folder(source: str | Path) -> Path:
-    """Return the local folder of an adapter, downloading it from the Hub if it is not one. Raises InputError."""
+    """Return the local folder of an adapter or a group, fetched from the Hub if it is none. Raises InputError."""
     folder = BUNDLED_FOLDER if source == BUNDLED else Path(source)
-    if (folder / "config.json").exists():
+    if (folder / "config.json").exists() or (folder / INDEX).exists():
         return folder
     if folder.exists():
         raise InputError(
             f"{folder} holds no adapter: there is no config.json; give the folder that save_pretrained wrote"
         )
     try:
-        return Path(snapshot_download(str(source), allow_patterns=["config.json", WEIGHTS]))
+        return Path(snapshot_download(str(source), allow_patterns=["*config.json", f"*{WEIGHTS}", INDEX]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"no adapter at {source}: neither a folder here nor found on the Hub ({reason})") from error
@@ -135,14 +135,15 @@ def find_folder(source: str | Path) -> Path:
 
 def load(source: str | Path) -> Adapter | AdapterGroup:
     """Load an adapter, or the adapters of a pipeline with several denoisers. Raises InputError or ModelError."""
-    if (Path(source) / INDEX).exists():
-        return AdapterGroup.from_pretrained(source)
-    return from_pretrained(source)
+    folder = find_folder(source)
+    return AdapterGroup.from_pretrained(folder) if (folder / INDEX).exists() else from_pretrained(folder)
 
 
 def from_pretrained(source: str | Path) -> Adapter:
     """Load an adapter from a folder or the Hub, not attached to anything. Raises InputError or ModelError."""
     folder = find_folder(source)
+    if (folder / INDEX).exists():
+        raise InputError(f"{source} holds an adapter for each of several denoisers; use guidefold.load")
     try:
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if described["format"] != FORMAT:
@@ -204,10 +205,30 @@ def is_last(name: str) -> bool:
     return name.startswith("encoder.vectors.") or (name.startswith("encoder.pools.") and ".out." in name)
 
 
-def push_to_hub(adapter: Adapter, repository: str, *, private: bool = False) -> str:
-    """Upload an adapter to a Hub repository such as `me/sd-folded`, and return the address of the commit."""
+def push_to_hub(adapter: Adapter | AdapterGroup, repository: str, *, private: bool = False) -> str:
+    """Upload an adapter or a group to a Hub repository such as `me/sd-folded`, and return the address of the commit.
+
+    Raises InputError where the Hub refuses it.
+    """
     api = HfApi()
-    api.create_repo(repository, exist_ok=True, private=private)
     with TemporaryDirectory() as folder:
-        save_pretrained(adapter, folder, name=repository)
-        return str(api.upload_folder(repo_id=repository, folder_path=folder))
+        if isinstance(adapter, AdapterGroup):
+            adapter.save_pretrained(folder)
+            (Path(folder) / "README.md").write_text(group_card(adapter, repository), encoding="utf-8")
+        else:
+            save_pretrained(adapter, folder, name=repository)
+        try:
+            api.create_repo(repository, exist_ok=True, private=private)
+            return str(api.upload_folder(repo_id=repository, folder_path=folder))
+        except (HFValidationError, HfHubHTTPError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"cannot push to {repository} ({reason}); log in, or give a repository of yours"
+            ) from error
+
+
+def group_card(group: AdapterGroup, name: str) -> str:
+    """Return the README of a group: the front matter and the first lines of its first adapter's, and what there is."""
+    card, _, _ = model_card(next(iter(group.adapters.values())), name).partition("| | |\n")
+    members = "\n".join(f"- [{part}]({part}/README.md)" for part in group.adapters)
+    return f"{card}It has an adapter for each denoiser that guidance runs:\n\n{members}\n"
