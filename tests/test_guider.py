@@ -8,12 +8,13 @@ from diffusers import ClassifierFreeGuidance, modular_pipelines
 from diffusers.guiders.guider_utils import GuiderOutput
 from support.case import Case, build
 from torch import nn
-from zoo import shake
+from zoo import make, shake
 
 from guidefold import Adapter, AdapterGuidance
 from guidefold.adapters.conditions import ConditionSpec
+from guidefold.adapters.negative import Swaps
 from guidefold.config import AdapterConfig
-from guidefold.denoiser import find_denoiser, read_call
+from guidefold.denoiser import argument_names, find_denoiser, read_call
 from guidefold.errors import InputError, ModelError
 
 # what diffusers itself warns of
@@ -101,6 +102,17 @@ def test_the_negative_prompt_reaches_the_adapter(blocks):
         [torch.equal(one[n], one[n.removeprefix("negative.")]) for n in wanted] for one in seen[:: len(seen) - 1]
     )
     assert not all(first) and all(last)
+
+
+def test_what_a_pipeline_casts_is_swapped_and_what_is_not_found_is_told():
+    denoiser, call = make("sd")
+    prompt = call["encoder_hidden_states"]
+    swaps = Swaps([(prompt.double(), -prompt.double())])
+    found = swaps.conditions(denoiser, (), call, argument_names(type(denoiser)))
+    assert torch.equal(found["encoder_hidden_states"], -prompt) and torch.equal(found["sample"], call["sample"])
+    for nothing in (Swaps(), Swaps([(prompt.double() + 1, prompt)])):
+        with pytest.raises(ModelError, match="the guider's negative prompt does not reach the denoiser"):
+            nothing.conditions(denoiser, (), call, argument_names(type(denoiser)))
 
 
 def shaken(blocks="StableDiffusionXLAutoBlocks"):

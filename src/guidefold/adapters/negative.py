@@ -23,23 +23,35 @@ class Swaps(list[tuple[Any, Any]]):
         if isinstance(positive, (list, tuple)) and isinstance(negative, (list, tuple)):
             self.extend(zip(positive, negative, strict=False))
 
-    def swapped(self, value: Any) -> Any:
-        """Return a value as it would be for the negative prompt."""
+    def swapped(self, value: Any, found: list[Any]) -> Any:
+        """Return a value as it would be for the negative prompt; add to `found` what was swapped."""
         for positive, negative in self:
-            if value is positive:
-                return negative
+            if value is positive or is_cast(value, positive):
+                found.append(positive)
+                return negative.to(value) if isinstance(value, Tensor) else negative
         if isinstance(value, dict):
-            return {name: self.swapped(item) for name, item in value.items()}
-        return type(value)(map(self.swapped, value)) if type(value) in (list, tuple) else value
+            return {name: self.swapped(item, found) for name, item in value.items()}
+        return type(value)(self.swapped(item, found) for item in value) if type(value) in (list, tuple) else value
 
     def conditions(
         self, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any], names: tuple[str, ...]
     ) -> dict[str, Tensor]:
         """Return the conditions of a call, made for the negative prompt. Raises ModelError where it has none of it."""
-        other = read_call(denoiser, self.swapped(args), self.swapped(kwargs), names)
-        if not self:
-            raise ModelError("the guider was given no negative prompt; use an adapter without negative prompts")
+        found: list[Any] = []
+        other = read_call(denoiser, self.swapped(args, found), self.swapped(kwargs, found), names)
+        if not found:
+            raise ModelError(
+                "the guider's negative prompt does not reach the denoiser; use an adapter without negative prompts"
+            )
         return conditions_of(other)
+
+
+def is_cast(value: Any, original: Any) -> bool:
+    """Tell whether a tensor is another one in another precision or place."""
+    if not (isinstance(value, Tensor) and isinstance(original, Tensor) and value.shape == original.shape):
+        return False
+    elsewhere = value.dtype != original.dtype or value.device != original.device
+    return elsewhere and torch.equal(value, original.to(value))
 
 
 Negative = dict[str, Tensor] | Swaps
