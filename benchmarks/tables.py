@@ -172,8 +172,6 @@ SECTIONS = {
     "pag": ("Three passes folded into one", pag),
     "designs": ("Designs and sources", designs),
     "designs-longer": ("Bottleneck and low rank, trained longer", designs),
-    "designs-seed-1": ("Bottleneck and low rank from another seed", designs),
-    "designs-seed-2": ("Bottleneck and low rank from a third seed", designs),
     "output": ("Strengths of the layers", output),
     "loss": ("What the loss counts", loss),
     "steps": ("Which steps' guidance counts", steps),
