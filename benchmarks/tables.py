@@ -24,8 +24,8 @@ COST = (
     "CFG takes {single:.2f} times as long as the bundled adapter."
 )
 EARLIER = (
-    "Of an earlier commit: the adapter with negative prompts was trained before the loss counted every state's share of "
-    "guidance alike."
+    "Of an earlier commit: the adapter with negative prompts was trained before the loss counted every state's share "
+    "of guidance alike."
 )
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
