@@ -19,13 +19,13 @@ from accelerate import PartialState
 from diffusers import StableDiffusionPAGPipeline
 
 from common import RESULTS, provenance, save
-from guidefold.adapters import Adapter
 from guidefold.capture.run import run
 from guidefold.capture.tape import Tape
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.distillation.run import distill
 from guidefold.distillation.student import Student, energies
+from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import negative_prompt
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.states import States

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from guidefold.adapters import Adapter
 from guidefold.evaluation.predictions import on_own_states, on_teacher_states
+from guidefold.keeping import Adapter
 
 
 def judged(pipe: Any, adapter: Adapter, prompts: Sequence[str], guidance_scales: Sequence[float]) -> dict[str, Any]:

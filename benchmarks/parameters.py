@@ -6,10 +6,11 @@ from torch import nn
 from common import RESULTS, provenance, save
 from denoisers import BUILDERS, Call
 from guidefold import ui
-from guidefold.adapters import Adapter, ConditionSpec
+from guidefold.adapters import ConditionSpec
 from guidefold.adapters.layers import DESIGNS
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import read_call
+from guidefold.keeping import Adapter
 
 DENOISERS = ("sd21", "sdxl")
 RANKS = (8, 16, 32)

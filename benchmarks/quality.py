@@ -29,7 +29,6 @@ import torch
 from torch import Tensor
 
 from common import RESULTS, provenance, save
-from guidefold.adapters import Adapter
 from guidefold.adapters.conditions import ConditionSpec
 from guidefold.adapters.layers import DESIGNS
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
@@ -41,6 +40,7 @@ from guidefold.distillation.run import record
 from guidefold.distillation.states import OnlineStates, RecordedStates
 from guidefold.distillation.student import Student
 from guidefold.guidance import classifier_free
+from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import digest
 from guidefold.trajectories.states import States
 from guidefold.trajectories.store import Store

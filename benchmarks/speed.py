@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from common import RESULTS, device_name, provenance, save
 from denoisers import BUILDERS, Call, doubled, mapped
 from guidefold import ui
-from guidefold.adapters import Adapter, ConditionSpec
-from guidefold.adapters.hub import BUNDLED, from_pretrained
+from guidefold.adapters import ConditionSpec
 from guidefold.adapters.layers import DESIGNS
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import prediction_of, read_call
 from guidefold.guidance import classifier_free
+from guidefold.keeping import Adapter
+from guidefold.keeping.hub import BUNDLED, from_pretrained
 
 SCALE = 7.5
 WARMUP = 2

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from common import RESULTS, provenance, save
-from guidefold.adapters import Adapter
 from guidefold.demo import bundle
 from guidefold.evaluation.metrics import clip_score
 from guidefold.guidance import classifier_free
+from guidefold.keeping import Adapter
 from guidefold.models import load_adapter
 from pages import LATE
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from guidefold.adapters import Adapter
 from guidefold.adapters.conditions import ConditionSpec
 from guidefold.capture.observe import Observation, observe, renewed
 from guidefold.capture.run import run
@@ -15,6 +14,7 @@ from guidefold.capture.tape import Tape
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import denoisers
 from guidefold.errors import GuidefoldError
+from guidefold.keeping import Adapter
 from support.case import Case, build, package_of
 
 

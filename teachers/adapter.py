@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from guidefold.adapters.hub import BUNDLED, BUNDLED_FOLDER, from_pretrained, save_pretrained
+from guidefold.keeping.hub import BUNDLED, BUNDLED_FOLDER, from_pretrained, save_pretrained
 
 if __name__ == "__main__":
     adapter = from_pretrained(sys.argv[1])

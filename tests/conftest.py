@@ -8,8 +8,8 @@ from runs import DRAWN, PROMPTS, SOURCES, run
 from sampling import build
 from zoo import pipeline
 
-from guidefold.adapters import Adapter
 from guidefold.distillation.run import record
+from guidefold.keeping import Adapter
 
 
 @pytest.fixture

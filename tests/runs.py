@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from guidefold.adapters import Adapter
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.distillation.run import train
 from guidefold.distillation.states import OnlineStates, RecordedStates
+from guidefold.keeping import Adapter
 
 PROMPTS = ["a red fox", "a blue cat", "green tree", "yellow car", "a red cat", "a blue fox"]
 SHAPE = AdapterConfig(rank=2, width=8)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from zoo import shake
 
-from guidefold.adapters import Adapter
 from guidefold.config import AdapterConfig, TrajectoryConfig
+from guidefold.keeping import Adapter
 from guidefold.trajectories.recorder import Recorder
 
 PROMPTS = ["a red fox", "a blue cat"]

@@ -5,10 +5,11 @@ import torch
 from test_laws import run
 from zoo import make, shake
 
-from guidefold.adapters import Adapter, ConditionSpec
-from guidefold.adapters.hooks import shaped_like, tokens_of
+from guidefold.acting.hooks import shaped_like, tokens_of
+from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import read_call
+from guidefold.keeping import Adapter
 
 PICTURES = torch.randn(1, 8, 3, 5)
 

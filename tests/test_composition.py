@@ -13,9 +13,10 @@ from support.case import build as family
 from torch import Tensor, nn
 from zoo import pipeline, shake
 
-from guidefold.adapters import Adapter, ConditionSpec
+from guidefold.adapters import ConditionSpec
 from guidefold.capture.observe import observe
 from guidefold.config import AdapterConfig
+from guidefold.keeping import Adapter
 
 
 def sd() -> Case:

@@ -9,10 +9,10 @@ from support.case import build
 from test_capture import snapshot
 from zoo import pipeline, shake
 
-from guidefold.adapters import Adapter
 from guidefold.config import AdapterConfig, TrajectoryConfig
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, ModelError
+from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import draw
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.states import negative_of

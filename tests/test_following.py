@@ -7,13 +7,13 @@ import torch
 from sampling import PROMPTS, build, snapshot
 from zoo import message_of, pipeline, shake
 
-from guidefold.adapters import Adapter
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import predict
 from guidefold.distillation.cost import recording_cost
 from guidefold.distillation.run import record, train
 from guidefold.errors import InputError, ModelError, StoreError
 from guidefold.guidance import classifier_free
+from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import draw
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.states import inputs_of

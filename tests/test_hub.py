@@ -11,12 +11,13 @@ from runs import DRAWN, PROMPTS
 from safetensors.torch import save_file
 from zoo import make, message_of, shake
 
-from guidefold.adapters import Adapter, ConditionSpec, hub
-from guidefold.adapters.group import AdapterGroup
-from guidefold.adapters.hub import from_pretrained, save_pretrained, start_from
+from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import predict, prediction_of, read_call
 from guidefold.errors import InputError, ModelError
+from guidefold.keeping import Adapter, hub
+from guidefold.keeping.group import AdapterGroup
+from guidefold.keeping.hub import from_pretrained, save_pretrained, start_from
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.states import inputs_of
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from zoo import ROWS, ZOO, make, shake
 
-from guidefold.adapters import Adapter, ConditionSpec
+from guidefold.adapters import ConditionSpec
 from guidefold.adapters.layers import DESIGNS
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import prediction_of, read_call
 from guidefold.errors import ModelError
+from guidefold.keeping import Adapter
 
 CASES = [*((name, design) for name in ZOO for design in DESIGNS), ("sd-convolutions", "low_rank")]
 

@@ -5,10 +5,10 @@ import torch
 from support.case import build
 from zoo import shake
 
-from guidefold.adapters import Adapter
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.distillation.run import record, train
 from guidefold.errors import ModelError
+from guidefold.keeping import Adapter
 from guidefold.trajectories.dataset import StateSet
 from guidefold.trajectories.recorder import Recorder
 

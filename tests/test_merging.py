@@ -6,8 +6,8 @@ from sampling import build, sample
 from zoo import message_of, pipeline, shake
 
 from guidefold import cli, merge
-from guidefold.adapters import Adapter
 from guidefold.errors import InputError, ModelError
+from guidefold.keeping import Adapter
 
 
 @pytest.fixture(scope="module")

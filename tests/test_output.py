@@ -6,11 +6,12 @@ from test_laws import run
 from torch import nn
 from zoo import ROWS, make, shake
 
-from guidefold.adapters import Adapter, ConditionSpec
+from guidefold.adapters import ConditionSpec
 from guidefold.adapters.layers import DESIGNS
 from guidefold.adapters.targets import find_output
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import read_call
+from guidefold.keeping import Adapter
 
 OUTPUTS = {"sd": "conv_out", "dit": "proj_out_2", "pixart": "proj_out", "sd3": "proj_out", "wan": "proj_out"}
 

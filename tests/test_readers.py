@@ -9,10 +9,11 @@ from test_laws import run
 from torch._dynamo.testing import CompileCounter
 from zoo import ROWS, make, shake
 
-from guidefold.adapters import Adapter, ConditionSpec
+from guidefold.adapters import ConditionSpec
 from guidefold.adapters.readers import find_readers, negative_tokens, read_negative, reads
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import read_call
+from guidefold.keeping import Adapter
 
 NAMES = [f"{block}.attentions.0.transformer_blocks.0.attn2" for block in ("down_blocks.1", "up_blocks.0", "mid_block")]
 

@@ -7,10 +7,10 @@ from sampling import PROMPTS, build, sample, snapshot
 from torch import nn
 from zoo import message_of, pipeline
 
-from guidefold.adapters import Adapter
 from guidefold.config import TrajectoryConfig
 from guidefold.denoiser import predict
 from guidefold.errors import InputError, ModelError
+from guidefold.keeping import Adapter
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.states import inputs_of
 

@@ -16,11 +16,11 @@ from runs import SOURCES, assert_unchanged, contents, interrupt, rows, run, stat
 from safetensors.torch import load_file, save_file
 from zoo import message_of
 
-from guidefold.adapters import hub as hub_module
 from guidefold.distillation import checkpoint as checkpoint_module
 from guidefold.distillation import loop as loop_module
 from guidefold.distillation.states import RecordedStates
 from guidefold.errors import GuidefoldError, TrainingError
+from guidefold.keeping import hub as hub_module
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -7,11 +7,11 @@ from test_capture import snapshot
 from test_dials import PROMPTS, Conditions, built, case_of, fixed, latents, recorder_of
 from zoo import message_of
 
-from guidefold.adapters.group import AdapterGroup
 from guidefold.capture.run import run
 from guidefold.denoiser import denoisers
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError
+from guidefold.keeping.group import AdapterGroup
 from guidefold.trajectories.conditions import draw
 from guidefold.trajectories.states import negative_of
 

@@ -8,10 +8,10 @@ from runs import DRAWN, PROMPTS, SHAPE, SOURCES, assert_unchanged, contents, int
 from safetensors.torch import load_file
 from zoo import message_of, pipeline
 
-from guidefold.adapters.hub import from_pretrained
 from guidefold.config import AdapterConfig
 from guidefold.distillation.run import distill, record, train
 from guidefold.errors import InputError, ModelError, StoreError, TrainingError
+from guidefold.keeping.hub import from_pretrained
 from guidefold.trajectories.store import Store
 
 OTHER = AdapterConfig(rank=3, width=8)

@@ -8,30 +8,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from guidefold.adapters import Adapter as Adapter
-    from guidefold.adapters.group import AdapterGroup as AdapterGroup
-    from guidefold.adapters.guider import AdapterGuidance as AdapterGuidance
-    from guidefold.adapters.hub import load as load
-    from guidefold.adapters.hub import push_to_hub as push_to_hub
-    from guidefold.adapters.hub import save_pretrained as save_pretrained
-    from guidefold.adapters.merging import merge as merge
+    from guidefold.acting.guider import AdapterGuidance as AdapterGuidance
     from guidefold.capture import observe as observe
     from guidefold.distillation.run import distill as distill
     from guidefold.distillation.run import record as record
     from guidefold.distillation.run import train as train
+    from guidefold.keeping import Adapter as Adapter
+    from guidefold.keeping.group import AdapterGroup as AdapterGroup
+    from guidefold.keeping.hub import load as load
+    from guidefold.keeping.hub import push_to_hub as push_to_hub
+    from guidefold.keeping.hub import save_pretrained as save_pretrained
+    from guidefold.keeping.merging import merge as merge
 
 __version__ = "0.1.0"
 
 # loaded when first used: `guidefold --help` answers without torch
 _PLACES = {
-    "Adapter": ("guidefold.adapters", "Adapter"),
-    "AdapterGuidance": ("guidefold.adapters.guider", "AdapterGuidance"),
+    "Adapter": ("guidefold.keeping", "Adapter"),
+    "AdapterGuidance": ("guidefold.acting.guider", "AdapterGuidance"),
     "observe": ("guidefold.capture.observe", "observe"),
-    "AdapterGroup": ("guidefold.adapters.group", "AdapterGroup"),
-    "load": ("guidefold.adapters.hub", "load"),
-    "save_pretrained": ("guidefold.adapters.hub", "save_pretrained"),
-    "merge": ("guidefold.adapters.merging", "merge"),
-    "push_to_hub": ("guidefold.adapters.hub", "push_to_hub"),
+    "AdapterGroup": ("guidefold.keeping.group", "AdapterGroup"),
+    "load": ("guidefold.keeping.hub", "load"),
+    "save_pretrained": ("guidefold.keeping.hub", "save_pretrained"),
+    "merge": ("guidefold.keeping.merging", "merge"),
+    "push_to_hub": ("guidefold.keeping.hub", "push_to_hub"),
     "distill": ("guidefold.distillation.run", "distill"),
     "record": ("guidefold.distillation.run", "record"),
     "train": ("guidefold.distillation.run", "train"),

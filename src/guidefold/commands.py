@@ -6,10 +6,6 @@ from typing import Any
 import torch
 
 from guidefold import models, ui
-from guidefold.adapters import Adapter
-from guidefold.adapters.group import AdapterGroup
-from guidefold.adapters.hub import BUNDLED, BUNDLED_FOLDER, describe
-from guidefold.adapters.merging import merge as mean_of
 from guidefold.capture import observe as watch
 from guidefold.capture.observe import enough_steps
 from guidefold.capture.run import as_conditions, check_arguments
@@ -27,6 +23,10 @@ from guidefold.evaluation.evaluate import to_image
 from guidefold.evaluation.results import VARIANTS, Evaluation
 from guidefold.evaluation.sampling import sample as sample_batch
 from guidefold.files import make_folder, read_object
+from guidefold.keeping import Adapter
+from guidefold.keeping.group import AdapterGroup
+from guidefold.keeping.hub import BUNDLED, BUNDLED_FOLDER, describe
+from guidefold.keeping.merging import merge as mean_of
 from guidefold.trajectories.conditions import read_conditions
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.store import Store

@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 
-from guidefold.adapters import Adapter
-from guidefold.adapters.group import AdapterGroup
-from guidefold.adapters.hub import BUNDLED, load
 from guidefold.demo import bundle
 from guidefold.errors import InputError, ModelError
 from guidefold.evaluation.judge import Judge, inception
 from guidefold.hush import hushed
+from guidefold.keeping import Adapter
+from guidefold.keeping.group import AdapterGroup
+from guidefold.keeping.hub import BUNDLED, load
 from guidefold.processes import own_gpu
 
 

@@ -1,6 +1,16 @@
-"""Adapters and where they act."""
+"""What an adapter is: conditions, targets and layers, which compute and know no pipeline and no file."""
 
-from guidefold.adapters.adapter import Adapter
+from typing import Any
+
 from guidefold.adapters.conditions import ConditionSpec
 
 __all__ = ["Adapter", "ConditionSpec"]
+
+
+def __getattr__(name: str) -> Any:
+    """Return the whole adapter, which acts and is kept too, to who looks for it here."""
+    if name != "Adapter":
+        raise AttributeError(f"module 'guidefold.adapters' has no attribute {name!r}")
+    from guidefold.keeping.adapter import Adapter
+
+    return Adapter

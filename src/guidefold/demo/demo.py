@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from guidefold import ui
-from guidefold.adapters import Adapter
 from guidefold.config import EvalConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.distillation.run import distill
 from guidefold.evaluation import gallery
 from guidefold.evaluation.evaluate import evaluate
+from guidefold.keeping import Adapter
 
 MINUTES = 4.0  # what the settings below take on two CPU cores
 

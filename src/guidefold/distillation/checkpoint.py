@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from guidefold.adapters import Adapter
 from guidefold.distillation.ema import Average
 from guidefold.errors import TrainingError
+from guidefold.keeping import Adapter
 
 NAME = "checkpoint.safetensors"
 

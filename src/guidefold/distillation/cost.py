@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from guidefold.adapters import Adapter
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import chosen_denoiser
 from guidefold.distillation.loop import frozen, parameter_device
 from guidefold.distillation.losses import guidance_loss, guidance_weights
 from guidefold.distillation.states import OnlineStates, Source
 from guidefold.distillation.student import Student
+from guidefold.keeping import Adapter
 from guidefold.trajectories.recorder import Recorder
 
 

@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from guidefold.adapters.hub import save_pretrained
 from guidefold.config import TrainConfig
 from guidefold.distillation.checkpoint import NAME as CHECKPOINT
 from guidefold.distillation.checkpoint import load_checkpoint, save_checkpoint
@@ -25,6 +24,7 @@ from guidefold.distillation.losses import guidance_loss, guidance_weights
 from guidefold.distillation.states import Source
 from guidefold.distillation.student import Student, energies
 from guidefold.errors import TrainingError
+from guidefold.keeping.hub import save_pretrained
 from guidefold.trajectories.states import States
 from guidefold.ui import progress
 

@@ -13,10 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from guidefold.adapters import Adapter, ConditionSpec
-from guidefold.adapters.fitting import check
-from guidefold.adapters.group import AdapterGroup
-from guidefold.adapters.hub import from_pretrained, start_from
+from guidefold.acting.fitting import check
+from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig, Config, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import chosen_denoiser, denoisers
 from guidefold.distillation.loop import Loop, frozen
@@ -24,6 +22,9 @@ from guidefold.distillation.states import OnlineStates, RecordedStates, Source
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, SeveralDenoisersError, TrainingError
 from guidefold.files import make_folder, writing
+from guidefold.keeping import Adapter
+from guidefold.keeping.group import AdapterGroup
+from guidefold.keeping.hub import from_pretrained, start_from
 from guidefold.processes import place
 from guidefold.trajectories.conditions import draw, read_conditions
 from guidefold.trajectories.dataset import held_out

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 import torch
 
-from guidefold.adapters import Adapter, ConditionSpec
+from guidefold.adapters import ConditionSpec
 from guidefold.config import TrainConfig, TrajectoryConfig
 from guidefold.errors import InputError
+from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import digest, hashed
 from guidefold.trajectories.dataset import StateSet, batch_of_groups, split
 from guidefold.trajectories.recorder import Recorder

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from guidefold.adapters import Adapter
 from guidefold.denoiser import predict
+from guidefold.keeping import Adapter
 from guidefold.trajectories.states import States, inputs_of, negative_of, scales_of
 
 

@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from guidefold.adapters import Adapter
 from guidefold.capture.run import check_arguments
 from guidefold.capture.switch import first_dial
 from guidefold.config import EvalConfig
@@ -18,6 +17,7 @@ from guidefold.evaluation.predictions import on_own_states, on_teacher_states
 from guidefold.evaluation.report import PictureRow
 from guidefold.evaluation.results import VARIANTS, Evaluation, Interval, Row, Variant
 from guidefold.evaluation.sampling import Sampled, sample_variants
+from guidefold.keeping import Adapter
 from guidefold.trajectories.identity import plain
 from guidefold.ui import progress
 

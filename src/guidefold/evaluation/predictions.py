@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guidefold.adapters import Adapter, ConditionSpec
+from guidefold.adapters import ConditionSpec
 from guidefold.adapters.conditions import noisiest
 from guidefold.capture.run import as_conditions, parameters_of, run
 from guidefold.capture.switch import switch_for
@@ -14,6 +14,7 @@ from guidefold.config import TrajectoryConfig
 from guidefold.distillation.student import Student, energies
 from guidefold.evaluation.metrics import error_energies, recovered_by
 from guidefold.evaluation.sampling import noise
+from guidefold.keeping import Adapter
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.states import States
 

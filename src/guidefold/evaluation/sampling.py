@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guidefold.adapters import Adapter
 from guidefold.capture.run import as_conditions, check_arguments, failures_told
 from guidefold.capture.switch import first_dial
 from guidefold.denoiser import OFF, find_denoiser, latents_rows, quiet
 from guidefold.errors import ModelError
 from guidefold.evaluation.results import Variant
+from guidefold.keeping import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)

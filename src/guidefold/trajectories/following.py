@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from guidefold.adapters import Adapter
+from guidefold.acting.fitting import check
 from guidefold.adapters.conditions import ConditionSpec
-from guidefold.adapters.fitting import check
-from guidefold.adapters.group import AdapterGroup
-from guidefold.adapters.hub import load
 from guidefold.errors import InputError
+from guidefold.keeping import Adapter
+from guidefold.keeping.group import AdapterGroup
+from guidefold.keeping.hub import load
 from guidefold.trajectories.states import States, negative_of, scales_of
 
 

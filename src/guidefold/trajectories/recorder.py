@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guidefold.acting.negative import negative_conditions
 from guidefold.adapters.conditions import ConditionSpec
-from guidefold.adapters.negative import negative_conditions
 from guidefold.answers import by_image, unpacked
 from guidefold.capture.observe import Observation, enough_steps, observe
 from guidefold.capture.run import as_conditions, check_arguments, failures_told, parameters_of, run

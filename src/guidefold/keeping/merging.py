@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from guidefold.adapters.adapter import Adapter
-from guidefold.adapters.hub import describe, from_pretrained
 from guidefold.errors import InputError, ModelError
+from guidefold.keeping.adapter import Adapter
+from guidefold.keeping.hub import describe, from_pretrained
 
 
 def merge(sources: Sequence[str | Path], shares: Sequence[float] | None = None) -> Adapter:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from guidefold.adapters.hooks import acting_on
-from guidefold.adapters.negative import negative_conditions
+from guidefold.acting.hooks import acting_on
+from guidefold.acting.negative import negative_conditions
 from guidefold.capture.switch import Switch, switch_for
 from guidefold.denoiser import chosen_denoiser, denoisers
 from guidefold.errors import ModelError
 
 if TYPE_CHECKING:
-    from guidefold.adapters.adapter import Adapter
+    from guidefold.keeping.adapter import Adapter
 
 RESCALE = "guidance_rescale"
 

@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from guidefold.adapters.adapter import Adapter
 from guidefold.errors import ModelError
+from guidefold.keeping.adapter import Adapter
 
 INDEX = "adapters.json"
 
@@ -72,6 +72,6 @@ class AdapterGroup:
 
     def push_to_hub(self, repository: str, *, private: bool = False) -> str:
         """Upload to a Hub repository such as `me/wan-folded`, with model cards, and return the address."""
-        from guidefold.adapters import hub
+        from guidefold.keeping import hub
 
         return hub.push_to_hub(self, repository, private=private)

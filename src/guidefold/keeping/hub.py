@@ -12,11 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from guidefold.adapters.adapter import Adapter
 from guidefold.adapters.conditions import ConditionSpec
-from guidefold.adapters.group import INDEX, AdapterGroup
 from guidefold.config import AdapterConfig
 from guidefold.errors import InputError, ModelError
+from guidefold.keeping.adapter import Adapter
+from guidefold.keeping.group import INDEX, AdapterGroup
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"

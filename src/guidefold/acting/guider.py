@@ -6,10 +6,10 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 
-from guidefold.adapters.adapter import Adapter
-from guidefold.adapters.hooks import acting_on
-from guidefold.adapters.negative import Swaps
+from guidefold.acting.hooks import acting_on
+from guidefold.acting.negative import Swaps
 from guidefold.errors import InputError, ModelError
+from guidefold.keeping.adapter import Adapter
 
 
 class AdapterGuidance(BaseGuidance):

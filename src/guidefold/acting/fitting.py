@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from guidefold.adapters.compiling import is_compiled
-from guidefold.adapters.hooks import acting_on
+from guidefold.acting.compiling import is_compiled
+from guidefold.acting.hooks import acting_on
 from guidefold.adapters.readers import READS, module_of
 from guidefold.adapters.targets import shape_of
 from guidefold.errors import ModelError
 
 if TYPE_CHECKING:
-    from guidefold.adapters.adapter import Adapter
+    from guidefold.keeping.adapter import Adapter
 
 
 def check(adapter: "Adapter", denoiser: nn.Module) -> None:

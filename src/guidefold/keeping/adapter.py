@@ -9,13 +9,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from guidefold.adapters.compiling import look_for_hooks
+from guidefold.acting.compiling import look_for_hooks
+from guidefold.acting.fitting import check
+from guidefold.acting.hooks import Attachment, Target, batch_first, follow, fusions, shaped_like, tokens_of
+from guidefold.acting.negative import Negative, Swaps, rows_of_negative
 from guidefold.adapters.conditions import ConditionEncoder, ConditionSpec, conditions_of
-from guidefold.adapters.fitting import check
 from guidefold.adapters.heads import Heads, make_layers
-from guidefold.adapters.hooks import Attachment, Target, batch_first, follow, fusions, shaped_like, tokens_of
 from guidefold.adapters.layers import DESIGNS, CrossAttention, Layer
-from guidefold.adapters.negative import Negative, Swaps, rows_of_negative
 from guidefold.adapters.readers import find_readers, module_of, negative_tokens, read_negative, reads
 from guidefold.adapters.scales import Scale, as_scales
 from guidefold.adapters.targets import find_targets, is_attention, shape_of, unwrapped
@@ -86,7 +86,7 @@ class Adapter(nn.Module):
         checked before anything changes. Raises ModelError when the model is compiled, already has an adapter, or does
         not have the targets this adapter was made for.
         """
-        from guidefold.adapters.pipeline import become, folding, is_pipeline
+        from guidefold.acting.pipeline import become, folding, is_pipeline
 
         pipe = model if is_pipeline(model) else None
         denoiser = chosen_denoiser(model, self.spec.denoiser)
@@ -126,7 +126,7 @@ class Adapter(nn.Module):
 
     def detach(self) -> None:
         """Undo `attach`: the model is what it was before. Raises ModelError when not attached."""
-        from guidefold.adapters.pipeline import unfold
+        from guidefold.acting.pipeline import unfold
 
         if self._attachment is None:
             raise ModelError("this adapter is not attached")
@@ -277,19 +277,19 @@ class Adapter(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write config.json, model.safetensors and a model card to a folder."""
-        from guidefold.adapters import hub
+        from guidefold.keeping import hub
 
         return hub.save_pretrained(self, folder)
 
     @staticmethod
     def from_pretrained(source: str | Path) -> "Adapter":
         """Load an adapter from a folder or the Hub. Raises InputError or ModelError."""
-        from guidefold.adapters import hub
+        from guidefold.keeping import hub
 
         return hub.from_pretrained(source)
 
     def push_to_hub(self, repository: str, *, private: bool = False) -> str:
         """Upload to a Hub repository such as `me/sd-folded`, with a model card, and return the address."""
-        from guidefold.adapters import hub
+        from guidefold.keeping import hub
 
         return hub.push_to_hub(self, repository, private=private)

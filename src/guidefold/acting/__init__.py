@@ -1,0 +1,1 @@
+"""How an adapter acts: on a denoiser, in the calls of its pipelines, in a guider's place."""
