@@ -65,6 +65,7 @@ def observe(
         ("relative error of the target", f"{seen.target_error:.0e}"),
         ("of the student's inputs", f"{seen.input_error:.0e}"),
         ("of a perfect student's result", f"{seen.result_error:.0e}"),
+        ("of answers to recorded calls", f"{max(one.error for one in seen.replays.values()):.0e}"),
     ]
     ui.table(f"{type(pipe).__name__} can be folded", ("what", "is"), rows)
 
