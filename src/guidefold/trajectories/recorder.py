@@ -23,6 +23,7 @@ from guidefold.config import TrajectoryConfig
 from guidefold.denoiser import denoisers, replaced
 from guidefold.errors import InputError, ModelError, SeveralDenoisersError
 from guidefold.guidance import PerImageScale
+from guidefold.trajectories.additions import additions
 from guidefold.trajectories.conditions import Draw, contrasting, draw, kept_steps
 from guidefold.trajectories.following import adapter_to_follow, sampling
 from guidefold.trajectories.identity import encoders_of, fingerprint, guider_of, others_of, plain, scheduler_of
@@ -236,6 +237,8 @@ class Recorder:
         prompts = hashlib.sha256("\n".join(self.conditions).encode()).hexdigest()
         # only where there are any, so that the stores of other pipelines can be gone on with
         more: dict[str, Any] = {"others": others} if (others := others_of(self.pipe, self.denoiser)) else {}
+        if added := additions(self.pipe):
+            more["added"] = added
         if self.guider:
             more["guider"] = guider_of(self.pipe, {self.first, *self.config.dial_ranges()})
         if self.leader:
