@@ -264,7 +264,7 @@ def option(hint: Any) -> dict[str, Any]:
 
 
 def add_call(command: Parser) -> None:
-    text = "an argument of the pipeline's call, such as height=512, for every image; may be given again for others"
+    text = "an argument of the pipeline's call, such as clip_skip=1, for every image; may be given again for others"
     command.add_argument("--call", type=assignment, action=Gather, default={}, metavar="NAME=VALUE", help=text)
 
 

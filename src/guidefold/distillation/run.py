@@ -52,7 +52,7 @@ def record(
     """Record guided trajectories of a pipeline into a store; an interrupted recording goes on where it stopped.
 
     Several processes, as `torchrun` starts them, share the work, and each returns when all of it is done. `arguments`
-    go to the pipeline's call, such as `height=512`. Raises InputError, ModelError or StoreError.
+    go to the pipeline's call, such as `height=512, width=512`. Raises InputError, ModelError or StoreError.
     """
     return recorded(Recorder(pipe, as_conditions(conditions), config or TrajectoryConfig(), **arguments), output)
 
@@ -212,8 +212,8 @@ def distill(
     """Record if the source is recorded, then train; the same call resumes. Returns the best adapter.
 
     Where guidance runs several denoisers and none is named, each gets an adapter; they are returned, and saved in
-    best/, together. `arguments` go to the pipeline's call, such as `height=512`. What the settings tell to be wrong is
-    raised before anything is recorded: InputError, ModelError, StoreError or TrainingError.
+    best/, together. `arguments` go to the pipeline's call, such as `height=512, width=512`. What the settings tell to
+    be wrong is raised before anything is recorded: InputError, ModelError, StoreError or TrainingError.
     """
     config, trajectory, output = config or TrainConfig(), trajectory or TrajectoryConfig(), named(output)
     prompts = as_conditions(conditions)
