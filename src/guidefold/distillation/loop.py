@@ -25,9 +25,11 @@ from guidefold.distillation.states import Source
 from guidefold.distillation.student import Student, energies
 from guidefold.errors import TrainingError
 from guidefold.keeping.hub import save_pretrained
-from guidefold.texts import reason
+from guidefold.memory import memory_told
 from guidefold.trajectories.states import States
 from guidefold.ui import progress
+
+LESS = "give a smaller batch_size, a larger accumulation or gradient_checkpointing, and another output folder"
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -94,7 +96,7 @@ class Loop:
         if self.accelerator.is_main_process:
             rewind(self.folder / LOG, self.best.logged)
         try:
-            with self.memory_told(), progress("Training", self.config.steps, self.best.logged) as bar:
+            with memory_told(LESS, TrainingError), progress("Training", self.config.steps, self.best.logged) as bar:
                 while self.best.logged < self.config.steps:
                     bar.advance(text=f"loss {self.advance():.3f}")
         except KeyboardInterrupt:
@@ -172,19 +174,6 @@ class Loop:
             + (f"; the checkpoint in {self.folder} is kept" if checkpoint.exists() else "")
         )
 
-    @contextmanager
-    def memory_told(self) -> Iterator[None]:
-        """Raise TrainingError in place of what runs out of memory."""
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            raise TrainingError(
-                f"out of memory at step {self.best.step}; give a smaller batch_size, a larger accumulation or "
-                f"gradient_checkpointing, and another output folder ({reason(error)})"
-            ) from error
-
     def mean(self, value: float) -> float:
         """Return the mean of all processes' values: what one finds wrong stops all."""
         if self.accelerator.num_processes == 1:
@@ -251,11 +240,6 @@ def held_back() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if caught:
         raise KeyboardInterrupt
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error is one of memory; torch has no type for it on the CPU."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def parameter_device(module: nn.Module) -> torch.device:

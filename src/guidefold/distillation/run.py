@@ -24,6 +24,7 @@ from guidefold.files import named
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import from_pretrained, start_from
+from guidefold.memory import memory_told
 from guidefold.processes import place
 from guidefold.trajectories.conditions import draw, read_conditions
 from guidefold.trajectories.dataset import held_out
@@ -134,7 +135,9 @@ def new_adapter(
 ) -> Adapter:
     """Return the adapter that a run starts with. Raises InputError or ModelError where it does not fit."""
     torch.manual_seed(config.seed)
-    made = Adapter.build(denoiser, spec, adapter_config(adapter, config))
+    settings = adapter_config(adapter, config)
+    with memory_told(f"give less than rank {settings.rank} and width {settings.width}"):
+        made = Adapter.build(denoiser, spec, settings)
     check(made, denoiser)
     if config.init is not None:
         start_from(made, config.init)
