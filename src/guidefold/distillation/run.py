@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from guidefold.acting.arguments import shaped
 from guidefold.acting.fitting import check
 from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig, Config, TrainConfig, TrajectoryConfig
@@ -102,6 +103,8 @@ def train(
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     student = Student(denoiser, new_adapter(denoiser, source.spec, adapter, config), source.static)
     student.adapter.trained = origin(pipe, denoiser, config, source.trajectory) | student.adapter.trained
+    if guided_by := shaped(pipe, source.arguments, source.spec.offs):
+        student.adapter.trained["arguments"] = guided_by  # what a call with others is warned of
     claim(folder, told_of(student.adapter, denoiser, config, source.trajectory, source.identity))
     with alone_in(folder):
         student.adapter.attach(denoiser)

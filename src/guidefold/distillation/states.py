@@ -30,6 +30,7 @@ class Source(Protocol):
     static: dict[str, Any]
     spec: ConditionSpec
     trajectory: TrajectoryConfig
+    arguments: dict[str, Any]
     identity: str
 
     def batch(self, step: int) -> States:
@@ -46,7 +47,7 @@ class RecordedStates:
 
     def __init__(self, stores: Sequence[Store], config: TrainConfig) -> None:
         self.config, self.trajectory = config, drawn_of(stores)
-        self.identity = identity_of(stores)
+        self.identity, self.arguments = identity_of(stores), stores[0].header["arguments"]
         self.static = {name: unwritten(value) for name, value in stores[0].header["static"].items()}
         self.spec = ConditionSpec(**stores[0].header["spec"])
         self.training, self.held_out = split(stores, config.validation)
@@ -103,7 +104,7 @@ class OnlineStates:
         self.config, self.trajectory = config, trajectory
         self.recorder = Recorder(pipe, kept, trajectory, **arguments)
         self.judge = Recorder(pipe, held, trajectory, **arguments) if held else None
-        self.static, self.spec = self.recorder.static, self.recorder.spec
+        self.static, self.spec, self.arguments = self.recorder.static, self.recorder.spec, arguments
         self.identity = hashlib.sha256(json.dumps(self.recorder.header(), sort_keys=True).encode()).hexdigest()[:16]
         self.adapter: Adapter | None = None
         self.make = lru_cache(maxsize=SETS_KEPT + 1)(self._make)
