@@ -78,8 +78,9 @@ def test_what_the_adapter_was_not_trained_with_is_told_in_one_line(name):
 
 def test_what_guidance_was_shaped_by_is_kept_with_the_adapter(pipe, tmp_path):
     config = TrainConfig(steps=1, batch_size=1, source="online", validation=0)
-    settings = TrajectoryConfig(record_batch=1, sampling_steps=2, keep=2)
-    made = train(pipe, tmp_path, None, PROMPTS, AdapterConfig(**FILM, width=8), config, settings, guidance_rescale=0.7)
+    drawn = TrajectoryConfig(record_batch=1, sampling_steps=2, keep=2)
+    settings = dict(adapter=AdapterConfig(**FILM, width=8), config=config, trajectory=drawn)
+    made = train(pipe, tmp_path / "run", conditions=PROMPTS, **settings, guidance_rescale=0.7)
     made.attach(pipe)
     assert not told(lambda: sample(pipe, scale=4.0, guidance_rescale=0.7))
     (line,) = told(lambda: sample(pipe, scale=4.0))
