@@ -12,10 +12,11 @@ Builder = Callable[[int], tuple[nn.Module, Call]]
 
 
 def unet_call(batch: int, size: int, tokens: int, width: int) -> Call:
+    """Return a call for several images of one prompt."""
     return {
         "sample": torch.randn(batch, 4, size, size),
         "timestep": torch.tensor(801),
-        "encoder_hidden_states": torch.randn(batch, tokens, width),
+        "encoder_hidden_states": torch.randn(1, tokens, width).repeat(batch, 1, 1),
     }
 
 
@@ -69,7 +70,7 @@ def dit(batch: int) -> tuple[nn.Module, Call]:
     call = {
         "hidden_states": torch.randn(batch, 4, 32, 32),
         "timestep": torch.full((batch,), 801),
-        "class_labels": torch.arange(batch),
+        "class_labels": torch.full((batch,), 7),
     }
     return model, call
 

@@ -56,13 +56,13 @@ class Place:
         adapter.move(latents.device)
         scale = per_image(request, call.rows, latents.device)
         conditions = self.conditions(adapter, request, call, denoiser, args, kwargs)
-        code = remembered(adapter, request, conditions, call.rows)
+        code = remembered(adapter, request, scale, conditions)
         if self.folds(request, conditions[call.timestep], call.rows) and (
             parameters := self.folding.parameters(latents.device)
         ):
             with torch.no_grad():
                 one = {name: first_of(value, call.rows) for name, value in conditions.items()}
-                made = adapter.modulations(scale[:1], one, torch.float32, code if code is None else code[:1])
+                made = adapter.modulations(scale[:1], one, torch.float32, None if code is None else code[:1])
                 self.folding.write(parameters, made)
             return
         made = adapter.modulations(scale, conditions, latents.dtype, code)
@@ -136,16 +136,16 @@ def all_alike(values: Tensor, rows: int) -> bool:
     return bool((each == each[:1]).all())
 
 
-def remembered(adapter: "Acting", request: Request, conditions: dict[str, Tensor], rows: int) -> Tensor | None:
-    """Return the conditions' part of the code, worked out once for as long as the same conditions come again."""
+def remembered(adapter: "Acting", request: Request, scale: Tensor, conditions: dict[str, Tensor]) -> Tensor | None:
+    """Return what of the code is the same at every step, worked out once for as long as the same conditions come."""
     if torch.is_grad_enabled():
         return None
     memory, seen = request.memory, [value for name, value in conditions.items() if adapter.sees(name)]
-    key = [whereabouts(value) for value in seen]
+    key = [len(scale), *map(whereabouts, [request.scale, *seen])]
     if memory.key != key:
-        memory.key, memory.held = key, seen
-        memory.alike = all(all_alike(value, rows) for value in seen)
-        memory.code = adapter.encoder.of_conditions(conditions, rows)
+        memory.key, memory.held = key, [request.scale, *seen]
+        memory.alike = all(all_alike(value, len(scale)) for value in seen)
+        memory.code = adapter.encoder.standing(scale, conditions)
     return memory.code
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from guidefold.acting.arguments import shaped
 from guidefold.acting.fitting import check
 from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig, Config, TrainConfig, TrajectoryConfig
@@ -101,7 +102,8 @@ def train(
     source = open_source(pipe, store, conditions, config, trajectory, arguments)
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     student = Student(denoiser, new_adapter(denoiser, source.spec, adapter, config), source.static)
-    student.adapter.trained = origin(pipe, denoiser, config, source.trajectory) | student.adapter.trained
+    told = origin(pipe, denoiser, config, source.trajectory) | shaped_by(pipe, source, arguments)
+    student.adapter.trained = told | student.adapter.trained
     claim(folder, told_of(student.adapter, denoiser, config, source.trajectory, source.identity))
     with alone_in(folder):
         student.adapter.attach(denoiser)
@@ -185,6 +187,14 @@ def origin(pipe: Any, denoiser: Any, config: TrainConfig, trajectory: Trajectory
     base = Path(str(name)).name if Path(str(name)).exists() else str(name)  # a local path is nobody else's business
     scales = {"scale_min": trajectory.scale_min, "scale_max": trajectory.scale_max}
     return {"base": base, "base_fingerprint": fingerprint(denoiser), "source": config.source, **scales}
+
+
+def shaped_by(pipe: Any, source: Source, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what guidance was shaped by, besides the dials, where it was recorded."""
+    if isinstance(source, RecordedStates):
+        arguments = source.arguments
+    found = shaped(pipe, arguments, source.spec.offs) if callable(pipe) and not isinstance(pipe, nn.Module) else {}
+    return {"arguments": found} if found else {}
 
 
 def told_of(

@@ -48,7 +48,9 @@ class RecordedStates:
         self.config, self.trajectory = config, drawn_of(stores)
         self.identity = identity_of(stores)
         self.static = {name: unwritten(value) for name, value in stores[0].header["static"].items()}
+        self.arguments: dict[str, Any] = stores[0].header.get("arguments", {})
         self.spec = ConditionSpec(**stores[0].header["spec"])
+        self.arguments: dict[str, Any] = stores[0].header.get("arguments", {})
         self.training, self.held_out = split(stores, config.validation)
 
     def batch(self, step: int) -> States:
