@@ -13,8 +13,8 @@ every state's share of guidance counted alike, against plain squared errors.
 `race`: the default against its own settings and every other design, in shapes that people would use.
 
 Every adapter is trained with the same steps, batches and trajectories, once from each of several seeds (of
-initialisation and order); in `designs` the ranks are chosen so that all have the same number of parameters. The figure is
-guidance recovered on held-out prompts, per prediction, on the teacher's states and on the student's own.
+initialisation and order); in `designs` the ranks are chosen so that all have the same number of parameters. The figure
+is guidance recovered on held-out prompts, per prediction, on the teacher's states and on the student's own.
 """
 
 import argparse
