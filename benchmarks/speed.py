@@ -103,7 +103,7 @@ def prepare(case: str, options: argparse.Namespace) -> Bench:
     adapted = twin(denoiser)
     adapter.attach(adapted).guidance_scale = SCALE
     if options.live:
-        Folding.possible = False  # pyright: ignore[reportAttributeAccessIssue]
+        Folding.possible = lambda *_: False  # pyright: ignore[reportAttributeAccessIssue]
     if options.compile:
         denoiser, adapted = torch.compile(denoiser, fullgraph=True), torch.compile(adapted, fullgraph=True)
     return Bench(denoiser=denoiser, adapted=adapted, adapter=adapter, call=call)

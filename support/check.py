@@ -85,7 +85,7 @@ def fold(name: str, case: Case, seen: Observation) -> Row:
         for parameter in [*changing, *(adapter.film.head.parameters() if adapter.film is not None else [])]:
             torch.nn.init.normal_(parameter, std=0.02)
     folded = run(pipe, call())
-    with replaced(Folding, "possible", False):
+    with replaced(Folding, "possible", lambda *_: False):
         live = run(pipe, call())
     require(not same(folded, bare), "the adapter does not reach the output")
     require(all(step.received.isfinite().all() for step in folded.steps), "the adapted output is not finite")

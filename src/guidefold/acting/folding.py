@@ -71,11 +71,9 @@ class Folding:
         self.kept: tuple[Tensor, Tensor] | None = None  # the output layer's weight and its base values
         self.folded = False
 
-    @property
-    def possible(self) -> bool:
-        """Whether the adapter can be folded at all: whatever it changes is a parameter."""
-        own = len(self.network.layers) - bool(self.output)
-        return self.network.film is not None and not own
+    def possible(self, held: int = 0) -> bool:
+        """Tell whether the adapter can be folded at all: whatever it changes is a parameter, or held by a weight."""
+        return self.network.film is not None and len(self.network.layers) == held + bool(self.output)
 
     def parameters(self, device: torch.device) -> list[Tensor] | None:
         """Return the parameters to write, or None where one cannot be written now: elsewhere, quantised, moved."""
