@@ -282,7 +282,7 @@ def add_adapter(command: Parser) -> None:
 
 
 def add_conditions(command: Parser, *, required: bool) -> None:
-    text = "prompts or labels, one a line"
+    text = "prompts or labels: .txt with one a line, .jsonl, .json, .csv or .tsv with a column prompt"
     command.add_argument("--conditions", type=path, required=required, metavar="FILE", help=text)
 
 

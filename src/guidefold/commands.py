@@ -27,7 +27,7 @@ from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import BUNDLED, BUNDLED_FOLDER, check_ours, describe
 from guidefold.keeping.merging import merge as mean_of
-from guidefold.trajectories.conditions import read_conditions
+from guidefold.trajectories.prompts import read_conditions
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.store import Store
 
@@ -65,6 +65,7 @@ def observe(
         ("relative error of the target", f"{seen.target_error:.0e}"),
         ("of the student's inputs", f"{seen.input_error:.0e}"),
         ("of a perfect student's result", f"{seen.result_error:.0e}"),
+        ("of answers to recorded calls", f"{max(one.error for one in seen.replays.values()):.0e}"),
     ]
     ui.table(f"{type(pipe).__name__} can be folded", ("what", "is"), rows)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guidefold.evaluation.judge import Judge
 from guidefold.hush import hushed
-from guidefold.trajectories.conditions import read_conditions
+from guidefold.trajectories.prompts import read_conditions
 
 HERE = Path(__file__).parent
 TEACHER = HERE / "teacher"

@@ -1,5 +1,6 @@
 """Record, train, distill: a run from pipeline to adapter, resumable at any point."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,9 +27,11 @@ from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import from_pretrained, start_from
 from guidefold.memory import memory_told
 from guidefold.processes import place
-from guidefold.trajectories.conditions import draw, read_conditions
+from guidefold.trajectories.additions import added_to
+from guidefold.trajectories.conditions import draw
 from guidefold.trajectories.dataset import held_out
-from guidefold.trajectories.identity import fingerprint
+from guidefold.trajectories.identity import fingerprint, plain
+from guidefold.trajectories.prompts import checked_text, read_conditions
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.several import Folders, drawn_of, identity_of, open_stores
 from guidefold.trajectories.store import Store
@@ -44,6 +47,7 @@ def as_conditions(conditions: Conditions) -> list[str]:
     for one in conditions:
         if isinstance(one, bool) or not isinstance(one, (str, Integral)):
             raise InputError(f"a condition is {one!r}; give texts, or class labels that are whole numbers")
+        checked_text(str(one), "a condition")
     return list(dict.fromkeys(map(str, conditions)))
 
 
@@ -169,7 +173,9 @@ def open_source(
     if store is None:
         raise InputError("source is recorded but there is no store; record one first, or choose source online")
     stores = open_stores(store)
-    stores[0].check_model(fingerprint(chosen_denoiser(pipe, stores[0].header["spec"].get("denoiser"))))
+    denoiser = chosen_denoiser(pipe, stores[0].header["spec"].get("denoiser"))
+    stores[0].check_added(added_to(denoiser))
+    stores[0].check_model(fingerprint(denoiser))
     return RecordedStates(stores, config)
 
 
@@ -187,7 +193,8 @@ def told_of(
     """Return what run.json says of a run."""
     settings: dict[str, Config] = {"adapter": adapter.config, "train": config, "trajectory": trajectory}
     told = {name: values.to_dict() for name, values in settings.items()}
-    return told | {"model": fingerprint(denoiser), "data": data}
+    added = json.dumps(plain(added_to(denoiser)), sort_keys=True)
+    return told | {"model": fingerprint(denoiser), "data": data} | ({"added": added} if added != "{}" else {})
 
 
 def guided_denoisers(
