@@ -27,3 +27,7 @@ class SeveralDenoisersError(InputError):
     def __init__(self, pipeline: str, names: tuple[str, ...]) -> None:
         super().__init__(f"{pipeline} guides several networks; choose denoiser from {', '.join(names)}")
         self.names = names
+
+
+class RoomError(GuidefoldError):
+    """A device has not enough memory for what is asked of it."""

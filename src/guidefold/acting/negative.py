@@ -11,6 +11,7 @@ from guidefold.adapters.conditions import NEGATIVE as PREFIX
 from guidefold.adapters.conditions import ConditionSpec, conditions_of
 from guidefold.denoiser import denoisers, find_denoiser, quiet, read_call, replaced
 from guidefold.errors import InputError, ModelError
+from guidefold.room import forked
 
 NEGATIVE = "negative_"
 
@@ -105,12 +106,12 @@ def images(arguments: dict[str, Any]) -> int:
 
 
 @contextmanager
-def generators_kept(generators: Any) -> Iterator[None]:
+def generators_kept(pipe: Any, generators: Any) -> Iterator[None]:
     """Give random number generators their state back."""
     many = generators if isinstance(generators, (list, tuple)) else [generators]
     states = [(one, one.get_state()) for one in many if isinstance(one, torch.Generator)]
     try:
-        with torch.random.fork_rng():
+        with forked(pipe):
             yield
     finally:
         for one, state in states:
@@ -157,7 +158,7 @@ def negative_conditions(pipe: Any, kind: type, arguments: dict[str, Any], spec: 
     call = {name: value for name, value in swapped(arguments).items() if name != "self"}
     more = call.pop("kwargs", {})
     try:
-        with quiet(pipe), generators_kept(call.get("generator")), ExitStack() as stack:
+        with quiet(pipe), generators_kept(pipe, call.get("generator")), ExitStack() as stack:
             for part in alike:
                 stack.enter_context(replaced(part, "forward", ending(part, spec)))
             kind.__call__(pipe, **call, **more)

@@ -17,7 +17,8 @@ from guidefold.acting.fitting import check
 from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig, Config, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import chosen_denoiser, denoisers
-from guidefold.distillation.loop import Loop, frozen
+from guidefold.distillation.freezing import frozen, settled
+from guidefold.distillation.loop import Loop
 from guidefold.distillation.states import OnlineStates, RecordedStates, Source
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, SeveralDenoisersError, TrainingError
@@ -26,6 +27,7 @@ from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import from_pretrained, start_from
 from guidefold.processes import place
+from guidefold.room import forked, room_for
 from guidefold.trajectories.conditions import draw, read_conditions
 from guidefold.trajectories.dataset import held_out
 from guidefold.trajectories.identity import fingerprint
@@ -34,6 +36,8 @@ from guidefold.trajectories.several import Folders, drawn_of, identity_of, open_
 from guidefold.trajectories.store import Store
 from guidefold.ui import progress
 
+FEWER = "the shards before are kept: go on with --offload model, or record into a new folder with a smaller record_batch"
+HOW = ("accumulation", "gradient_checkpointing", "compile")  # a batch is computed, not what comes out: may change
 Conditions = Sequence[str] | Sequence[int] | str | Path
 
 
@@ -67,7 +71,9 @@ def recorded(recorder: Recorder, output: str | Path) -> Store:
     with progress("Recording", config.trajectories, done) as bar:
         for number in missing:
             trajectories = store.shard_trajectories(number)
-            store.write_shard(number, recorder.shard(trajectories))
+            with room_for(f"sampling {min(config.record_batch, len(trajectories))} trajectories together", FEWER):
+                states = recorder.shard(trajectories)
+            store.write_shard(number, states)
             bar.advance(len(trajectories))
         while world > 1 and not store.complete:
             time.sleep(1)
@@ -96,16 +102,18 @@ def train(
     check_tracker(config)
     source = open_source(pipe, store, conditions, config, trajectory, arguments)
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
+    how = settled(config, denoiser)
     folder = Path(output)
     student = Student(denoiser, new_adapter(denoiser, source.spec, adapter, config), source.static)
     student.adapter.trained = origin(pipe, denoiser, config, source.trajectory) | student.adapter.trained
     claim(folder, told_of(student.adapter, denoiser, config, source.trajectory, source.identity))
     student.adapter.attach(denoiser)
     try:
-        with frozen(denoiser, gradient_checkpointing=config.gradient_checkpointing):
+        checkpointing = bool(how.gradient_checkpointing)
+        with frozen(denoiser, gradient_checkpointing=checkpointing, compile=how.compile):
             if isinstance(source, OnlineStates):
                 source.adapter = student.adapter
-            Loop(student, source, config, folder).run()
+            Loop(student, source, how, folder).run()
     finally:
         student.adapter.detach()
     return from_pretrained(folder / "best")
@@ -125,7 +133,8 @@ def check_run(recorder: Recorder, output: Path, adapter: AdapterConfig | None, c
     drawn = [draw(recorder.config, recorder.conditions, number).condition for number in numbers]
     held_out(torch.tensor(drawn), config.validation)
     denoiser = chosen_denoiser(recorder.pipe, recorder.spec.denoiser)
-    with torch.random.fork_rng():
+    settled(config, denoiser)
+    with forked(denoiser):
         made = new_adapter(denoiser, recorder.spec, adapter, config)
     is_own(output, told_of(made, denoiser, config, drawn_of([store]), identity_of([store])))
 
@@ -198,6 +207,8 @@ def is_own(folder: Path, wanted: dict[str, Any]) -> bool:
             raise TrainingError(f"{path} is damaged ({error}); give another output folder") from error
         for group, values in wanted.items():
             for key, value in values.items() if isinstance(values, dict) else [(group, values)]:
+                if key in HOW:
+                    continue
                 before = found.get(group, {}).get(key) if isinstance(values, dict) else found.get(group)
                 if before != value:
                     raise TrainingError(

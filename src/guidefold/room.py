@@ -1,0 +1,64 @@
+"""Where a model computes, and what is told when there is no more room there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import nn
+
+from guidefold.errors import RoomError
+
+
+def hook_device(module: nn.Module) -> torch.device | None:
+    """Return where accelerate's or diffusers' offloading makes a module compute, or None where nothing is offloaded."""
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        for one in (hook, *getattr(hook, "hooks", ())):
+            device = getattr(one, "execution_device", None)
+            if device is not None:
+                return torch.device(device)
+        registry = getattr(part, "_diffusers_hook", None)
+        for one in getattr(registry, "hooks", {}).values():
+            group = getattr(one, "group", None)
+            if group is not None:
+                return torch.device(group.onload_device)
+    return None
+
+
+def execution_device(module: nn.Module) -> torch.device:
+    """Return where a network computes: what offloads it is asked, or else its first weight."""
+    found = hook_device(module)
+    return next(iter(module.parameters())).device if found is None else found
+
+
+@contextmanager
+def forked(model: Any) -> Iterator[None]:
+    """Give random numbers back their state afterwards, on the CPU and where a pipeline or network computes."""
+    device = execution_device(model) if isinstance(model, nn.Module) else getattr(model, "_execution_device", None)
+    kind = "cpu" if device is None else torch.device(device).type
+    if kind in ("cpu", "meta", "mps"):
+        with torch.random.fork_rng(devices=[]):
+            yield
+        return
+    with torch.random.fork_rng(devices=[torch.device(device)], device_type=kind):  # pyright: ignore[reportArgumentType]
+        yield
+
+
+def ran_out(error: BaseException) -> bool:
+    """Tell whether an error says that a device has no more memory."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, Exception) and should_reduce_batch_size(error)
+    )
+
+
+@contextmanager
+def room_for(what: str, advice: str) -> Iterator[None]:
+    """Raise RoomError, one line with what to change, in place of what a device without memory raises."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        raise RoomError(f"out of memory while {what}; {advice}") from error
