@@ -130,6 +130,21 @@ class AdapterConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HoldingConfig(Config):
+    """How a model's weights are held while it works."""
+
+    offload: Literal["model", "group"] | None = setting(
+        None, "keep weights on the CPU until a whole model, or a group of its layers, runs; default: all on the device"
+    )
+    quantize: Literal["nf4", "int8"] | None = setting(
+        None, "pack the denoiser's weights with bitsandbytes, on a GPU; default: not"
+    )
+    checkpoint: str | None = setting(
+        None, "one .safetensors or .gguf file with the denoiser's weights; the rest comes from the model"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrajectoryConfig(Config):
     """The guided trajectories an adapter learns from, each a pure function of (seed, its number)."""
 

@@ -33,6 +33,15 @@ def execution_device(module: nn.Module) -> torch.device:
     return next(iter(module.parameters())).device if found is None else found
 
 
+def weights_kept() -> Any:
+    """Let the backward pass use the weights that the forward pass did, not what offloading has since put in their place.
+
+    Autograd remembers a frozen parameter, whose numbers offloading exchanges; here it remembers the numbers. Checkpointed
+    blocks do so for as long as they run, so that no more than a block's weights wait.
+    """
+    return torch.autograd.graph.saved_tensors_hooks(lambda value: value.detach(), lambda value: value)
+
+
 @contextmanager
 def forked(model: Any) -> Iterator[None]:
     """Give random numbers back their state afterwards, on the CPU and where a pipeline or network computes."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from guidefold.config import TrainConfig
 from guidefold.errors import ModelError
-from guidefold.room import execution_device
+from guidefold.room import execution_device, hook_device
 
 
 def settled(config: TrainConfig, denoiser: nn.Module) -> TrainConfig:
@@ -18,14 +18,20 @@ def settled(config: TrainConfig, denoiser: nn.Module) -> TrainConfig:
 
     bf16 and checkpointing are for GPUs: on a CPU both cost time, and memory is rarely short.
     """
-    device, can = execution_device(denoiser).type, bool(getattr(denoiser, "_supports_gradient_checkpointing", False))
+    device, offloaded = execution_device(denoiser).type, hook_device(denoiser) is not None
+    can = bool(getattr(denoiser, "_supports_gradient_checkpointing", False))
     precision, checkpointing = config.mixed_precision, config.gradient_checkpointing
     if precision is None:
         precision = "bf16" if has_bf16(device) else "no"
     if checkpointing is None:
-        checkpointing = device != "cpu" and can
+        checkpointing = can and (device != "cpu" or offloaded)
     elif checkpointing and not can:
         raise ModelError(f"{type(denoiser).__name__} has no gradient checkpointing; leave gradient_checkpointing out")
+    if offloaded and not checkpointing:
+        raise ModelError(
+            f"{type(denoiser).__name__} is offloaded, and without gradient checkpointing all of its weights would wait on "
+            "the device for the backward pass; turn one of them off or on"
+        )
     if checkpointing and casts_layerwise(denoiser):
         raise ModelError(
             f"{type(denoiser).__name__} is cast layer by layer, which gradient checkpointing does not stand; "

@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from guidefold.distillation.states import Source
 from guidefold.distillation.student import Student, energies
 from guidefold.errors import RoomError, TrainingError
 from guidefold.keeping.hub import save_pretrained
-from guidefold.room import execution_device
+from guidefold.room import execution_device, hook_device, weights_kept
 from guidefold.trajectories.states import States
 from guidefold.ui import progress
 
@@ -71,6 +71,7 @@ class Loop:
         # another run in this process may have used another precision
         AcceleratorState._reset_state()
         self.device = execution_device(student.denoiser)  # one of several GPUs is the one that holds the model
+        self.offloaded = hook_device(student.denoiser) is not None
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
             cpu=self.device.type == "cpu",
@@ -167,7 +168,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for chunk in shares(states, parts):
-            with self.accelerator.autocast():
+            with self.accelerator.autocast(), weights_kept() if self.offloaded else nullcontext():
                 loss = guidance_loss(self.student(chunk), chunk["pred_guided"], chunk["weight"])
             self.accelerator.backward(loss)
             total += loss.detach()

@@ -180,6 +180,11 @@ def open_source(
     return RecordedStates(stores, config)
 
 
+def denoiser_of(store: Folders | None) -> str | None:
+    """Return the component that a store was recorded of, where guidance ran several. Raises StoreError."""
+    return None if store is None else open_stores(store)[0].header["spec"].get("denoiser")
+
+
 def origin(pipe: Any, denoiser: Any, config: TrainConfig, trajectory: TrajectoryConfig) -> dict[str, Any]:
     """Return what an adapter says of its training."""
     name = getattr(pipe, "name_or_path", None) or getattr(denoiser, "name_or_path", None) or type(denoiser).__name__
