@@ -73,12 +73,24 @@ def compute(names: list[str]) -> None:
     for name in names:
         results[name] = computed(MODELS[name])
         print(name, json.dumps(results[name]), file=sys.stderr, flush=True)
-    columns = ("", "base", "recording", *(f"{how} {part}" for how in HELD for part in ("resting", "step", "validation")))
+    columns = (
+        "",
+        "base",
+        "recording",
+        *(f"{how} {part}" for how in HELD for part in ("resting", "step", "validation")),
+    )
     rows = [
-        (name, f"{one['base']:.2f}", f"{one['recording']:.2f}", *(f"{v:.2f}" for how in HELD for v in one[how].values()))
+        (
+            name,
+            f"{one['base']:.2f}",
+            f"{one['recording']:.2f}",
+            *(f"{v:.2f}" for how in HELD for v in one[how].values()),
+        )
         for name, one in results.items()
     ]
-    ui.table("GiB, computed: bfloat16, one image, checkpointing; what kernels take for themselves not counted", columns, rows)
+    ui.table(
+        "GiB, computed: bfloat16, one image, checkpointing; what kernels take for themselves not counted", columns, rows
+    )
     save(RESULTS / "memory.json", made, results)
 
 

@@ -20,7 +20,8 @@ from guidefold.distillation.run import record, train
 from guidefold.distillation.states import RecordedStates
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, ModelError, RoomError, TrainingError
-from guidefold.room import execution_device, ran_out, weights_kept
+from guidefold.memory import is_of_memory
+from guidefold.room import execution_device, weights_kept
 from guidefold.trajectories.identity import fingerprint
 
 CPU = torch.device("cpu")
@@ -118,7 +119,9 @@ def test_a_gguf_file_is_recorded_trained_and_sampled(folder, tmp_path, capsys):
     quantised(folder, path)
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
     given = options(model=folder, device="cpu", checkpoint=path)
-    drawn = options(conditions=tmp_path / "prompts.txt", trajectories=4, sampling_steps=2, keep=2, record_batch=4, shard=4)
+    drawn = options(
+        conditions=tmp_path / "prompts.txt", trajectories=4, sampling_steps=2, keep=2, record_batch=4, shard=4
+    )
     made = options(output=tmp_path / "run", rank=2, width=8, **GIVEN)
     assert cli.main(["distill", *given, *drawn, *made]) == 0
     shown = options(adapter=tmp_path / "run" / "best", sampling_steps=2, output=tmp_path / "images")
@@ -271,8 +274,8 @@ def test_no_room_for_one_state_keeps_what_was_learnt(pipe, store, tmp_path, monk
 
 def test_recording_without_room_says_what_to_change(pipe, tmp_path):
     pipe.unet.register_forward_pre_hook(lambda module, args: full(len(args[0]), 4))
-    told = message_of(RoomError, lambda: record(pipe, PROMPTS, tmp_path / "store", DRAWN))
-    assert told.startswith("out of memory while sampling 4 trajectories together; the shards before are kept")
+    told = message_of(InputError, lambda: record(pipe, PROMPTS, tmp_path / "store", DRAWN))
+    assert told.startswith("out of memory; give --offload model, or a smaller record_batch and another folder")
 
 
 def test_a_parameter_without_gradient_is_named(pipe, store, tmp_path, monkeypatch):
@@ -283,6 +286,8 @@ def test_a_parameter_without_gradient_is_named(pipe, store, tmp_path, monkeypatc
 
 
 def test_other_errors_are_not_taken_for_missing_room():
-    assert not ran_out(RuntimeError("shape mismatch")) and ran_out(torch.OutOfMemoryError("CUDA out of memory."))
+    assert not is_of_memory(RuntimeError("shape mismatch")) and is_of_memory(
+        torch.OutOfMemoryError("CUDA out of memory.")
+    )
     with pytest.raises(ZeroDivisionError):
         attempted(lambda parts: parts // 0, 1)

@@ -29,5 +29,5 @@ class SeveralDenoisersError(InputError):
         self.names = names
 
 
-class RoomError(GuidefoldError):
-    """A device has not enough memory for what is asked of it."""
+class RoomError(TrainingError):
+    """A device has not enough memory for what training asks of it."""

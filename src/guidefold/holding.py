@@ -75,7 +75,9 @@ def load_denoiser(model: str, name: str | None, place: str, dtype: torch.dtype, 
             made = from_file(found[chosen], model, chosen, dtype, holding.checkpoint)
         else:
             more = {"quantization_config": packing(holding.quantize, dtype)} if holding.quantize else {}
-            made = found[chosen].from_pretrained(model, subfolder=chosen, torch_dtype=dtype, **more)  # pyright: ignore[reportAttributeAccessIssue]
+            made = found[chosen].from_pretrained(
+                model, subfolder=chosen, torch_dtype=dtype, use_safetensors=True, **more
+            )  # pyright: ignore[reportAttributeAccessIssue]
     if holding.offload == "group":
         offload_groups(made, place)
     elif not holding.quantize:
@@ -99,10 +101,12 @@ def load_pipeline(model: str, place: str, dtype: torch.dtype, holding: HoldingCo
             else:
                 packed = packing(holding.quantize, dtype)
                 more = {
-                    one: kind.from_pretrained(model, subfolder=one, torch_dtype=dtype, quantization_config=packed)  # pyright: ignore[reportAttributeAccessIssue]
+                    one: kind.from_pretrained(
+                        model, subfolder=one, torch_dtype=dtype, use_safetensors=True, quantization_config=packed
+                    )  # pyright: ignore[reportAttributeAccessIssue]
                     for one, kind in found.items()
                 }
-        pipe = DiffusionPipeline.from_pretrained(model, dtype=dtype, **more)
+        pipe = DiffusionPipeline.from_pretrained(model, dtype=dtype, use_safetensors=True, **more)
     return put(pipe, place, holding)
 
 

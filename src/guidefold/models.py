@@ -18,8 +18,9 @@ from guidefold.holding import load_pipeline as pipeline_of
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import BUNDLED, load
+from guidefold.memory import memory_told
 from guidefold.processes import own_gpu
-from guidefold.room import room_for
+from guidefold.texts import reason
 
 
 def best_device(device: str | None) -> str:
@@ -27,11 +28,13 @@ def best_device(device: str | None) -> str:
     if device is None:
         return own_gpu() if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        works = float(torch.ones(2, device=device).sum()) == 2.0  # some exist in name only, such as meta
+    except Exception as error:  # whatever the driver of a device raises
         raise InputError(
             f"device {device!r} cannot be used here; leave --device out for {best_device(None)}"
         ) from error
+    if not works:
+        raise InputError(f"device {device!r} cannot add; leave --device out for {best_device(None)}")
     return device
 
 
@@ -47,7 +50,7 @@ def load_pipeline(model: str, device: str | None, dtype: str | None, holding: Ho
     check_holding(holding, place)
     if model == BUNDLED and holding == HoldingConfig():
         return bundle.load_teacher(place, kind)
-    with loading(model, place):
+    with loading(model):
         return pipeline_of(str(bundle.TEACHER) if model == BUNDLED else model, place, kind, holding)
 
 
@@ -57,24 +60,23 @@ def load_denoiser(
     """Return a pipeline's denoiser alone, which is all that training from a store needs. Raises as `load_pipeline`."""
     place, holding = best_device(device), holding or HoldingConfig()
     check_holding(holding, place)
-    with loading(model, place):
+    with loading(model):
         source = str(bundle.TEACHER) if model == BUNDLED else model
         return denoiser_of(source, name, place, best_dtype(dtype, place), holding)
 
 
 @contextmanager
-def loading(model: str, place: str) -> Iterator[None]:
-    """Raise ModelError or RoomError in place of what loading a model raises."""
+def loading(model: str) -> Iterator[None]:
+    """Raise ModelError, or InputError where there is no room, in place of what loading a model raises."""
     advice = "give offload group, quantize nf4, or a device with more memory"
     try:
-        with room_for(f"loading {model} to {place}", advice):
+        with memory_told("give offload group, quantize nf4, or a device with more memory"):
             yield
     except GuidefoldError:
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # what a stranger's folder may break has no end of types
         raise ModelError(
-            f"cannot load a pipeline from {model}: {reason}; give a diffusers folder or hub name"
+            f"cannot load a pipeline from {model}: {reason(error)}; give a folder of diffusers, or a hub name"
         ) from error
 
 

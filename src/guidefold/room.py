@@ -5,10 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
-
-from guidefold.errors import RoomError
 
 
 def hook_device(module: nn.Module) -> torch.device | None:
@@ -53,21 +50,3 @@ def forked(model: Any) -> Iterator[None]:
         return
     with torch.random.fork_rng(devices=[torch.device(device)], device_type=kind):  # pyright: ignore[reportArgumentType]
         yield
-
-
-def ran_out(error: BaseException) -> bool:
-    """Tell whether an error says that a device has no more memory."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, Exception) and should_reduce_batch_size(error)
-    )
-
-
-@contextmanager
-def room_for(what: str, advice: str) -> Iterator[None]:
-    """Raise RoomError, one line with what to change, in place of what a device without memory raises."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not ran_out(error):
-            raise
-        raise RoomError(f"out of memory while {what}; {advice}") from error

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,15 @@ def as_scales(value: Scale, offs: dict[str, float], trained: tuple[float, float]
 def numberless(value: Tensor) -> bool:
     """Tell whether a tensor has a shape but no numbers."""
     return value.device.type == "meta" or isinstance(value, FakeTensor)
+
+
+def at_least(off: float, scale: Any) -> Any:
+    """Raise scales below the one that does nothing to it: pipelines take both for no guidance."""
+    if isinstance(scale, (int, float)):
+        return max(scale, off)
+    if isinstance(scale, (list, tuple)):
+        return [at_least(off, one) for one in scale]
+    return scale.clamp(min=off) if isinstance(scale, torch.Tensor) else scale
 
 
 def column(name: str, value: Number, off: float, trained: tuple[float, float] | None) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from guidefold.capture.run import parameters_of, run
 from guidefold.capture.tape import Tape
 from guidefold.errors import ModelError
-from guidefold.room import ran_out
+from guidefold.memory import is_of_memory
 
 Call = Callable[[], dict[str, Any]]
 SCALES = re.compile(r"(scale|guidance|cfg)(_\d+)?$")
@@ -114,7 +114,7 @@ def work(pipe: Any, call: Call, changed: dict[str, float]) -> float:
     try:
         return run(pipe, {**call(), **changed}).rows
     except Exception as error:
-        if ran_out(error):
+        if is_of_memory(error):
             raise
         return float("inf")
 

@@ -9,7 +9,7 @@ from accelerate.utils.memory import clear_device_cache
 
 from guidefold.config import TrainConfig
 from guidefold.errors import RoomError
-from guidefold.room import ran_out
+from guidefold.memory import is_of_memory
 from guidefold.trajectories.states import States
 
 T = TypeVar("T")
@@ -78,6 +78,6 @@ def attempted(compute: Callable[[int], T], parts: int) -> list[T]:
     try:
         return [compute(parts)]
     except (RuntimeError, MemoryError) as error:
-        if not ran_out(error):
+        if not is_of_memory(error):
             raise
     return []
