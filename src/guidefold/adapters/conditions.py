@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from guidefold.adapters.scales import numberless
 from guidefold.adapters.targets import find_output
 from guidefold.arguments import arguments_of
 from guidefold.denoiser import Call
@@ -71,7 +72,7 @@ class ConditionSpec:
             tokens |= {f"{NEGATIVE}{name}": width for name, width in tokens.items()}
             vectors |= {f"{NEGATIVE}{name}": width for name, width in vectors.items()}
         times = call.tensors[call.timestep].float()
-        largest = 1000.0 if times.device.type == "meta" else float(times.max())
+        largest = 1000.0 if numberless(times) else float(times.max())
         scale = 1.0 if largest > 1 else 1000.0
         more |= {"output": find_output(denoiser, arguments_of(call.tensors, call.static))}
         return cls(
