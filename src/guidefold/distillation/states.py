@@ -11,7 +11,7 @@ import torch
 from guidefold.adapters import ConditionSpec
 from guidefold.arguments import unwritten
 from guidefold.config import TrainConfig, TrajectoryConfig
-from guidefold.errors import InputError
+from guidefold.errors import InputError, StoreError
 from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import digest, hashed
 from guidefold.trajectories.dataset import StateSet, batch_of_groups, split
@@ -41,14 +41,26 @@ class Source(Protocol):
         ...
 
 
+def told_by(store: Store) -> tuple[ConditionSpec, dict[str, Any]]:
+    """Return the conditions and the other arguments of the denoiser that a store was recorded from.
+
+    Raises StoreError for a damaged index.
+    """
+    try:
+        static = {name: unwritten(value) for name, value in store.header["static"].items()}
+        return ConditionSpec(**store.header["spec"]), static
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+        told = f"no {error}" if isinstance(error, KeyError) else error
+        raise StoreError(f"the index of {store.folder} is damaged ({told}); record again in a new folder") from error
+
+
 class RecordedStates:
     """States of one store or of several that agree, as `open_stores` makes sure."""
 
     def __init__(self, stores: Sequence[Store], config: TrainConfig) -> None:
         self.config, self.trajectory = config, drawn_of(stores)
         self.identity = identity_of(stores)
-        self.static = {name: unwritten(value) for name, value in stores[0].header["static"].items()}
-        self.spec = ConditionSpec(**stores[0].header["spec"])
+        self.spec, self.static = told_by(stores[0])
         self.training, self.held_out = split(stores, config.validation)
 
     def batch(self, step: int) -> States:
