@@ -140,7 +140,7 @@ class Loop:
             group["lr"] = rate
         batch = self.source.batch(step)
         parts = min(self.config.accumulation, len(batch["step"]))
-        weight = guidance_weights(batch["pred_cond"], batch["pred_guided"])
+        weight = guidance_weights(batch["energy"])
         # processes average their gradients, so that each asks for as many times its share
         states, total = self.mine(batch | {"weight": weight * self.accelerator.num_processes}), 0.0
         for part in range(parts):

@@ -14,10 +14,10 @@ from guidefold.config import TrainConfig, TrajectoryConfig
 from guidefold.errors import InputError, StoreError
 from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import digest, hashed
-from guidefold.trajectories.dataset import StateSet, batch_of_groups, split
+from guidefold.trajectories.dataset import StateSet, batch_of_groups, gathered, split
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.several import drawn_of, identity_of
-from guidefold.trajectories.states import States
+from guidefold.trajectories.states import States, once_for_each
 from guidefold.trajectories.store import Store
 
 SETS_KEPT = 8  # sets of online trajectories that batches are mixed from
@@ -78,14 +78,14 @@ def chunks(states: StateSet) -> Iterator[States]:
             yield states.batch(part)
 
 
-def mixed(name: str, rows: list[torch.Tensor]) -> torch.Tensor:
-    """Stack rows of several sets. Raises InputError where prompts differ in length."""
-    if len({row.shape for row in rows}) > 1:
+def mixed(name: str, parts: list[torch.Tensor]) -> torch.Tensor:
+    """Put rows of several sets together. Raises InputError where prompts differ in length."""
+    if len({part.shape[1:] for part in parts}) > 1:
         raise InputError(
             f"{name.removeprefix('call.')} has another length for other prompts; choose source recorded, and record "
             "with record_batch 1 and shard 1"
         )
-    return torch.stack(rows)
+    return torch.cat(parts)
 
 
 class OnlineStates:
@@ -121,10 +121,10 @@ class OnlineStates:
         self.make = lru_cache(maxsize=SETS_KEPT + 1)(self._make)
 
     def _make(self, number: int) -> States:
-        """Return all states of one set of trajectories."""
+        """Return all states of one set of trajectories, as a store keeps them."""
         size = self.recorder.config.record_batch
         indices = range(number * size, (number + 1) * size)
-        return self._as_teacher(self.recorder, indices, keep_all=True)
+        return once_for_each(self._as_teacher(self.recorder, indices, keep_all=True))
 
     def _as_teacher(self, recorder: Recorder, indices: Sequence[int], *, keep_all: bool) -> States:
         if self.adapter is None:
@@ -134,14 +134,17 @@ class OnlineStates:
 
     def batch(self, step: int) -> States:
         last = step // self.config.refresh_every
-        sets = [self.make(number) for number in range(max(0, last - SETS_KEPT + 1), last + 1)]
-        counts = [len(one["step"]) for one in sets]
+        numbers = range(max(0, last - SETS_KEPT + 1), last + 1)
+        sets = [self.make(number) for number in numbers]
+        counts = torch.tensor([len(one["step"]) for one in sets])
         generator = torch.Generator().manual_seed(hashed(self.config.seed, "picks", step))
-        picks = torch.randint(sum(counts), (self.config.batch_size,), generator=generator)
-        owners = torch.bucketize(picks, torch.tensor(counts).cumsum(0), right=True)
-        starts = torch.tensor([0, *counts]).cumsum(0)
-        rows = [(int(owner), int(pick - starts[owner])) for owner, pick in zip(owners, picks, strict=True)]
-        return {name: mixed(name, [sets[owner][name][row] for owner, row in rows]) for name in sets[0]}
+        picks = torch.randint(int(counts.sum()), (self.config.batch_size,), generator=generator)
+        owners = torch.bucketize(picks, counts.cumsum(0), right=True)
+        rows, size = picks - (counts.cumsum(0) - counts)[owners], self.recorder.config.record_batch
+        present = owners.unique().tolist()
+        parts = [gathered(sets[owner], rows[owners == owner], numbers[owner] * size) for owner in present]
+        back = owners.argsort(stable=True).argsort()  # from the order of sets to the order drawn
+        return {name: mixed(name, [part[name] for part in parts])[back] for name in parts[0]}
 
     @lru_cache(maxsize=1)  # noqa: B019  the source lives as long as its run
     def _validation(self) -> list[States]:
