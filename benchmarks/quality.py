@@ -45,7 +45,7 @@ from guidefold.distillation.student import Student
 from guidefold.guidance import classifier_free
 from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import digest
-from guidefold.trajectories.states import States
+from guidefold.trajectories.states import States, energy_of
 from guidefold.trajectories.store import Store
 from judging import judged
 
@@ -181,7 +181,8 @@ class NoisedData:
         with self.adapter.disabled():
             cond = predict(self.pipe.unet, inputs, self.static)
             uncond = predict(self.pipe.unet, {**inputs, "encoder_hidden_states": empty}, self.static)
-        return states | {"pred_cond": cond, "pred_guided": classifier_free(cond, uncond, states["guidance_scale"])}
+        guided = classifier_free(cond, uncond, states["guidance_scale"])
+        return states | {"energy": energy_of(cond, guided), "pred_guided": guided}
 
 
 @torch.no_grad()
@@ -215,9 +216,8 @@ def output(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, 
         yield {"output": name, **trained(pipe, source, AdapterConfig(), config)}
 
 
-def plain(pred_cond: Tensor, pred_guided: Tensor) -> Tensor:
+def plain(energy: Tensor) -> Tensor:
     """Return the weights [B] of plain squared errors, divided by those of the bare model."""
-    energy = (pred_cond - pred_guided).square().flatten(1).sum(1)
     return (1 / energy.sum()).expand_as(energy)
 
 

@@ -12,7 +12,7 @@ from guidefold.adapters.scales import numberless
 from guidefold.adapters.targets import find_output
 from guidefold.arguments import arguments_of
 from guidefold.denoiser import Call
-from guidefold.errors import ModelError
+from guidefold.errors import InputError, ModelError
 
 SCALE_FEATURES = 16
 TIME_FEATURES = 64
@@ -42,6 +42,13 @@ class ConditionSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dials", tuple((str(name), float(off)) for name, off in self.dials))
+        if not (math.isfinite(self.timestep_scale) and self.timestep_scale > 0):
+            raise InputError(f"timestep_scale is {self.timestep_scale}; it must be a finite number above 0")
+        for name, off in self.dials:
+            if not math.isfinite(off):
+                raise InputError(f"the scale {name} is off at {off}; it must be a finite number")
+        if not isinstance(self.anchors, int) or not 1 <= self.anchors <= len(self.dials):
+            raise InputError(f"anchors is {self.anchors!r}; it must be a whole number from 1 to {len(self.dials)}")
 
     @property
     def offs(self) -> dict[str, float]:

@@ -20,7 +20,7 @@ from guidefold.denoiser import chosen_denoiser, denoisers
 from guidefold.distillation.folder import alone_in, claim, is_own
 from guidefold.distillation.freezing import frozen, settled
 from guidefold.distillation.loop import Loop
-from guidefold.distillation.states import OnlineStates, RecordedStates, Source
+from guidefold.distillation.states import OnlineStates, RecordedStates, Source, told_by
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, SeveralDenoisersError
 from guidefold.files import named
@@ -68,8 +68,9 @@ def record(
 
 def recorded(recorder: Recorder, output: str | Path) -> Store:
     """Return the complete store of a recorder, after making what is missing of it."""
-    store, config = Store.create(output, header=recorder.header()), recorder.config
     rank, world = place()
+    store, config = Store.create(output, header=recorder.header()), recorder.config
+    store.check_shards()
     missing = [number for number in store.missing_shards() if number % world == rank]
     done = config.trajectories - sum(len(store.shard_trajectories(number)) for number in missing)
     with progress("Recording", config.trajectories, done) as bar:
@@ -184,7 +185,7 @@ def open_source(
     if store is None:
         raise InputError("source is recorded but there is no store; record one first, or choose source online")
     stores = open_stores(store)
-    denoiser = chosen_denoiser(pipe, stores[0].header["spec"].get("denoiser"))
+    denoiser = chosen_denoiser(pipe, told_by(stores[0])[0].denoiser)
     stores[0].check_added(added_to(denoiser))
     stores[0].check_model(fingerprint(denoiser))
     return RecordedStates(stores, config)
