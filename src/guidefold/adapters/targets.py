@@ -167,6 +167,21 @@ def find_targets(denoiser: nn.Module, *, linears: bool, target_modules: tuple[st
     return found
 
 
+def find_deltas(denoiser: nn.Module, target_modules: tuple[str, ...] | None) -> dict[str, nn.Module]:
+    """Return the layers whose weights get a plain low-rank update: the blocks' linear layers and all convolutions."""
+    if target_modules is not None:
+        named = {name: module for name, module in denoiser.named_modules() if matches(name, target_modules)}
+        return {name: module for name, module in named.items() if is_layer(module)}
+    found, linears, inside = {}, block_linears(denoiser), ""
+    for name, module in denoiser.named_modules():
+        if inside and name.startswith(inside):
+            continue
+        if name in linears or is_convolution(module):
+            found[name] = module
+            inside = f"{name}."
+    return found
+
+
 def hint(denoiser: nn.Module) -> str:
     """Return examples of names that can be adapted."""
     return f"for instance {', '.join(list(block_linears(denoiser))[:3])}"
