@@ -104,7 +104,7 @@ def parser() -> Parser:
     root = Parser(prog="guidefold", description="Fold classifier-free guidance into one forward pass.")
     root.add_argument("--version", action="version", version=f"guidefold {version('guidefold')}")
     commands = root.add_subparsers(metavar="COMMAND", required=True)
-    making = (add_demo, add_observe, add_record, add_train, add_distill, add_merge)
+    making = (add_demo, add_observe, add_record, add_train, add_distill, add_merge, add_export)
     for add in (*making, add_sample, add_eval, add_report, add_info):
         add(commands)
     return root
@@ -165,6 +165,19 @@ def add_merge(commands: Any) -> None:
     text = "how much each counts; default: all alike"
     command.add_argument("--shares", type=positive(float), nargs="+", metavar="X", help=text)
     add_output(command, "runs/merged", "folder of the mean")
+
+
+def add_export(commands: Any) -> None:
+    command = add_command(commands, "export", "write an adapter's deltas at one guidance scale as a LoRA file")
+    command.add_argument("adapter", metavar="ADAPTER", help="an adapter's folder or hub name, or bundled")
+    command.add_argument("--guidance-scale", type=float, metavar="X", required=True, help="the scale to write it for")
+    text = "kohya for UNets, diffusers (PEFT) for others; default: what most programs read"
+    command.add_argument("--format", choices=("kohya", "diffusers"), dest="style", help=text)
+    output = {"type": Path, "default": Path("adapter.safetensors"), "metavar": "FILE"}
+    command.add_argument("--output", **output, help="file to write (default: %(default)s)")
+    add_model(command)
+    add_call(command)
+    add_conditions(command, required=False)
 
 
 def add_sample(commands: Any) -> None:

@@ -12,15 +12,16 @@ from guidefold.denoiser import chosen_denoiser
 from guidefold.errors import InputError
 from guidefold.evaluation.predictions import on_teacher_states
 from guidefold.keeping import Adapter
-from guidefold.keeping.export import deltas_of, described, foldable, format_for, named, pairs_of, write
+from guidefold.keeping.export import check_file, deltas_of, described, foldable, format_for, named, pairs_of, write
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A LoRA file, and the guidance recovered by the whole adapter and by the file's part of it."""
+    """A LoRA file, what is in it as an adapter, and the guidance recovered by the whole adapter and by this part."""
 
     path: Path
     layers: int
+    part: Adapter
     whole: float
     kept: float
 
@@ -44,10 +45,7 @@ def export(
     adapter must not be attached. Raises InputError for an adapter that has no such part.
     """
     path = Path(output)
-    if path.suffix != ".safetensors":
-        raise InputError(f"the file is {path.name}; give a name that ends in .safetensors")
-    if guidance_scale <= 1:
-        raise InputError(f"guidance_scale is {guidance_scale:g}; give more than 1, at which an adapter changes nothing")
+    check_file(path, guidance_scale)
     deltas_of(adapter)
     denoiser = chosen_denoiser(pipe, adapter.spec.denoiser)
     style = format_for(denoiser, style)
@@ -68,7 +66,7 @@ def export(
         "guidefold.use": "strength 1, CFG 1, at about this guidance scale's look",
     }
     write(named(pairs, denoiser, style), path, told)
-    return Exported(path=path, layers=len(pairs), whole=whole, kept=kept)
+    return Exported(path=path, layers=len(pairs), part=part, whole=whole, kept=kept)
 
 
 class Gates:

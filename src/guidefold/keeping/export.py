@@ -42,6 +42,14 @@ WAN_PIECES = (
 )  # fmt: skip
 
 
+def check_file(output: Path, guidance_scale: float) -> None:
+    """Raise InputError unless a file can be written there, for a scale that does something."""
+    if output.suffix != ".safetensors":
+        raise InputError(f"the file is {output.name}; give a name that ends in .safetensors")
+    if not 1 < guidance_scale < float("inf"):
+        raise InputError(f"guidance_scale is {guidance_scale:g}; give more than 1, at which an adapter changes nothing")
+
+
 def deltas_of(adapter: Adapter) -> list[str]:
     """Return the layers that have a plain low-rank delta. Raises InputError where there are none to export."""
     spec = adapter.spec
@@ -184,7 +192,7 @@ def described(denoiser: nn.Module, name: str) -> dict[str, str]:
 
 
 def write(tensors: dict[str, Tensor], output: Path, metadata: dict[str, Any]) -> Path:
-    """Write a file completely or not at all. Raises InputError where it cannot be, and ModelError for numbers too large."""
+    """Write a file completely or not at all. Raises InputError where it cannot be, ModelError for numbers too large."""
     if bad := next((name for name, value in tensors.items() if not bool(value.isfinite().all())), None):
         raise ModelError(f"{bad} does not fit half precision; export at a lower guidance scale")
     partial = output.with_name(f"{output.name}.partial")
