@@ -23,12 +23,12 @@ from guidefold.evaluation.evaluate import to_image
 from guidefold.evaluation.results import VARIANTS, Evaluation
 from guidefold.evaluation.sampling import sample as sample_batch
 from guidefold.exporting import export as export
-from guidefold.files import make_folder, read_object
+from guidefold.files import exists, make_folder, read_object
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
-from guidefold.keeping.hub import BUNDLED, BUNDLED_FOLDER, describe
+from guidefold.keeping.hub import BUNDLED, BUNDLED_FOLDER, check_ours, describe
 from guidefold.keeping.merging import merge as mean_of
-from guidefold.trajectories.conditions import read_conditions
+from guidefold.trajectories.prompts import read_conditions
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.store import Store
 
@@ -66,6 +66,7 @@ def observe(
         ("relative error of the target", f"{seen.target_error:.0e}"),
         ("of the student's inputs", f"{seen.input_error:.0e}"),
         ("of a perfect student's result", f"{seen.result_error:.0e}"),
+        ("of answers to recorded calls", f"{max(one.error for one in seen.replays.values()):.0e}"),
     ]
     ui.table(f"{type(pipe).__name__} can be folded", ("what", "is"), rows)
 
@@ -151,6 +152,7 @@ def distill(
 
 def merge(*, adapters: list[str], shares: list[float] | None, output: Path) -> None:
     """Average adapters that were trained from the same start."""
+    check_ours(make_folder(output))
     mean_of(adapters, shares).save_pretrained(output)
     ui.say(f"the mean of {len(adapters)} adapters is in {output}")
 
@@ -194,6 +196,7 @@ def sample(
     chosen = None if adapter is None else models.load_adapter(adapter)
     if compare and chosen is None:
         raise InputError("--compare needs an adapter to compare; leave out --no-adapter")
+    check_names(guidance_scale)
     make_folder(output)
     pipe = pipeline(model, device, dtype, call)
     if "negative_prompt" in call:
@@ -211,10 +214,17 @@ def sample(
             columns[variant] = [to_image(picture) for picture in done.pictures]
             for number, image in enumerate(columns[variant]):
                 gallery.save_image(image, output / f"{number:03d}-{variant}-{scale:g}.png")
-            print(f"{variant} at {scale:g}: {done.passes:g} passes a step, {ui.duration(done.seconds)} an image")
+            ui.say(f"{variant} at {scale:g}: {done.passes:g} passes a step, {ui.duration(done.seconds)} an image")
         if compare:
             gallery.save_image(gallery.grid(columns, prompts), output / f"compare-{scale:g}.png")
-    print(f"images are in {output}")
+    ui.say(f"images are in {output}")
+
+
+def check_names(scales: list[float]) -> None:
+    """Raise InputError for scales whose pictures would have one name."""
+    shown = [f"{scale:g}" for scale in scales]
+    if repeats := [name for name in shown if shown.count(name) > 1]:
+        raise InputError(f"two guidance scales are {repeats[0]}, and so would be the names of their images; give one")
 
 
 def evaluate(
@@ -233,12 +243,12 @@ def evaluate(
         raise InputError("give prompts to judge on with --conditions")
     prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
     chosen, judge = models.load_adapter(adapter), models.load_judge(model)
-    make_folder(output)
+    gallery.check_place(make_folder(output))
     pipe = pipeline(model, device, dtype, call)
     results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
     gallery.save_results(output, results, pictures)
     show_evaluation(results)
-    print(f"report: {gallery.report_of(output)}")
+    ui.say(f"report: {gallery.report_of(output)}")
 
 
 def show_evaluation(results: Evaluation) -> None:
@@ -260,7 +270,7 @@ def show_evaluation(results: Evaluation) -> None:
 
 def report(*, run: Path, output: Path | None) -> None:
     """Write the report of a run or an evaluation."""
-    print(f"report: {gallery.report_of(run, output)}")
+    ui.say(f"report: {gallery.report_of(run, output)}")
 
 
 def info(*, target: str | None) -> None:
@@ -274,10 +284,10 @@ def info(*, target: str | None) -> None:
         rows += [("bundled teacher", bundle.TEACHER), ("bundled adapter", BUNDLED_FOLDER)]
         return ui.table("guidefold", ("what", "is"), rows)
     folder = Path(target)
-    if (folder / "index.json").exists():
+    if exists(folder / "index.json"):
         store = Store.open(folder)
         rows = [*store.header.items(), ("missing shards", len(store.missing_shards()))]
-    elif (folder / "run.json").exists():
+    elif exists(folder / "run.json"):
         rows = list(read_object(folder / "run.json", "a run").items())
     else:
         adapter = models.load_adapter(target)

@@ -52,7 +52,7 @@ class Config:
         """Read settings from a TOML file; `overrides` win. Raises InputError for unknown keys and bad values."""
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"cannot read settings from {path}: {error}") from error
         return cls.from_dict({**values, **overrides})
 

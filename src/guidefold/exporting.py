@@ -12,7 +12,7 @@ from guidefold.evaluation.evaluate import PREDICTIONS
 from guidefold.evaluation.exporting import export as export_lora
 from guidefold.keeping.export import check_file, deltas_of
 from guidefold.keeping.hub import BUNDLED
-from guidefold.trajectories.conditions import read_conditions
+from guidefold.trajectories.prompts import read_conditions
 
 
 def export(

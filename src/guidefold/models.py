@@ -12,6 +12,7 @@ from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import BUNDLED, load
 from guidefold.processes import own_gpu
+from guidefold.texts import reason
 
 
 def best_device(device: str | None) -> str:
@@ -19,11 +20,13 @@ def best_device(device: str | None) -> str:
     if device is None:
         return own_gpu() if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        works = float(torch.ones(2, device=device).sum()) == 2.0  # some exist in name only, such as meta
+    except Exception as error:  # whatever the driver of a device raises
         raise InputError(
             f"device {device!r} cannot be used here; leave --device out for {best_device(None)}"
         ) from error
+    if not works:
+        raise InputError(f"device {device!r} cannot add; leave --device out for {best_device(None)}")
     return device
 
 
@@ -35,12 +38,11 @@ def load_pipeline(model: str, device: str | None, dtype: str) -> Any:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     try:
-        with hushed():
-            return DiffusionPipeline.from_pretrained(model, dtype=kind).to(place)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        with hushed():  # no pickle, whoever wrote the folder
+            return DiffusionPipeline.from_pretrained(model, dtype=kind, use_safetensors=True).to(place)
+    except Exception as error:  # what a stranger's folder may break has no end of types
         raise ModelError(
-            f"cannot load a pipeline from {model}: {reason}; give a diffusers folder or hub name"
+            f"cannot load a pipeline from {model}: {reason(error)}; give a folder of diffusers, or a hub name"
         ) from error
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from guidefold.adapters.targets import find_output
-from guidefold.denoiser import Call, arguments_of
+from guidefold.arguments import arguments_of
+from guidefold.denoiser import Call
 from guidefold.errors import ModelError
 
 SCALE_FEATURES = 16
