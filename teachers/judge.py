@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
-from torch import Tensor
-from transformers import CLIPTokenizer
+from torch import Tensor, nn
+from transformers import CLIPModel, CLIPTokenizer
 
 import autoencoder
 import clip
@@ -25,6 +25,7 @@ import emoji
 import parts
 from export import image_features, text_features
 from guidefold.evaluation.metrics import frechet_distance
+from iconify import STYLES
 from train import HERE
 
 EMPTY_TOKENS = 1
@@ -71,7 +72,16 @@ def told(pipe: DiffusionPipeline, chosen: list[emoji.Emoji]) -> dict:
     return {"prompt": [e.caption for e in chosen], **more}
 
 
-def figures(pictures: Tensor, texts: Tensor, names: list[str], real: Tensor, judge) -> dict[str, float]:
+def asked(pipe: DiffusionPipeline, chosen: list[emoji.Emoji], words: CLIPTokenizer, judge: CLIPModel) -> Tensor:
+    """Return the judge's text features [N, 128] of what the pipeline is told: of a class, the mean over the styles."""
+    if not hasattr(pipe, "get_label_ids"):
+        return text_features(data.tokens([e.caption for e in chosen], words), judge)
+    captions = [f"{e.name}, {style}" for e in chosen for style in STYLES]
+    features = nn.functional.normalize(text_features(data.tokens(captions, words), judge), dim=1)
+    return features.unflatten(0, (len(chosen), -1)).mean(dim=1)
+
+
+def figures(pictures: Tensor, texts: Tensor, names: list[str], real: Tensor, judge: CLIPModel) -> dict[str, float]:
     """Return top-1 of 64 and Frechet distance of pictures uint8 [N, 3, 64, 64]."""
     features = image_features(pictures, judge)
     found = {"top1": clip.accuracy(features, texts, names), "frechet": frechet_distance(features, real)}
@@ -89,14 +99,14 @@ def main() -> None:
     emojis, pixels = data.everything(args.cache)
     home = args.judge or args.folder
     words = CLIPTokenizer.from_pretrained(home / "tokenizer")
-    shared = parts.load(Path("/nonexistent"), words, home)
+    shared = parts.load(None, words, home)
     pipe = DiffusionPipeline.from_pretrained(args.folder, torch_dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     chosen = prompted(emojis, args.split, args.styles, args.count)
     if hasattr(pipe, "labels"):
         chosen = [i for i in chosen if emojis[i].name.replace(",", "") in pipe.labels]
     own, names = [emojis[i] for i in chosen], [emojis[i].name for i in chosen]
-    texts = text_features(data.tokens([e.caption for e in own], words), shared.judge)
+    texts = asked(pipe, own, words, shared.judge)
     real = image_features(pixels, shared.judge)
     through = shared.codec.decode(autoencoder.encode(pixels[chosen], shared.codec)).sample.clamp(-1, 1)
     rows = {"real": pixels[chosen], "autoencoder": ((through + 1) * 127.5).round().byte()}

@@ -29,29 +29,29 @@ def averaged(path: Path) -> dict[str, torch.Tensor]:
     return {k.removeprefix("ema."): v for k, v in load_file(path).items() if k.startswith("ema.")}
 
 
-def load_judge(run: Path, words: CLIPTokenizer, init: Path | None) -> CLIPModel:
+def load_judge(run: Path | None, words: CLIPTokenizer, init: Path | None) -> CLIPModel:
     """Return the CLIP that was trained in `run`, or else the one in an exported folder."""
     judge = clip.model(words)
-    if (run / "clip.safetensors").exists():
+    if run and (run / "clip.safetensors").exists():
         judge.load_state_dict(averaged(run / "clip.safetensors"), strict=False)
     elif init:
         clip.warm_start(judge, words, init)
     return judge.eval()
 
 
-def load_codec(run: Path, init: Path | None) -> AutoencoderTiny:
+def load_codec(run: Path | None, init: Path | None) -> AutoencoderTiny:
     """Return the autoencoder that was trained in `run`, or else the one in an exported folder."""
     codec = autoencoder.model()
     if init:
         codec = AutoencoderTiny.from_pretrained(init / "vae", torch_dtype=torch.float32)
-    if (run / "autoencoder.safetensors").exists():
+    if run and (run / "autoencoder.safetensors").exists():
         codec.load_state_dict(averaged(run / "autoencoder.safetensors"), strict=False)
         # set when its training ends; see train.py
         codec.register_to_config(scaling_factor=float((run / "scaling_factor.txt").read_text()))
     return codec.eval()
 
 
-def load(run: Path, words: CLIPTokenizer, init: Path | None, device: torch.device = CPU) -> Parts:
+def load(run: Path | None, words: CLIPTokenizer, init: Path | None, device: torch.device = CPU) -> Parts:
     """Return all shared parts, frozen, on `device`."""
     judge = load_judge(run, words, init).to(device).requires_grad_(False)
     codec = load_codec(run, init).to(device).requires_grad_(False)

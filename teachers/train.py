@@ -70,7 +70,7 @@ def train_judge(train: data.Data, words: CLIPTokenizer, args: argparse.Namespace
 
 
 def train_codec(train: data.Data, args: argparse.Namespace) -> None:
-    codec = parts.load_codec(args.run / "none", args.init).to(args.device)
+    codec = parts.load_codec(None, args.init).to(args.device)
     codec = autoencoder.train(train.pixels, codec, args.run, plan_of(args))
     spread = autoencoder.encode(train.pixels[::10], codec).std().item()
     (args.run / "scaling_factor.txt").write_text(f"{1 / spread}\n")
