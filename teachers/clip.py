@@ -12,6 +12,8 @@ from loop import Plan, fit
 TOKENS = 24
 WIDTH = 192
 VOCABULARY = 2000
+# where an exported teacher keeps the judge's text tower, if it is not the teacher's own text encoder
+OWN_TOWER = Path("judge") / "text_encoder"
 # the plain wording half of the time: it is the one that people use
 WORDING_WEIGHTS = (0.5, 0.15, 0.15, 0.2)
 
@@ -43,7 +45,8 @@ def model(words: CLIPTokenizer) -> CLIPModel:
 
 def warm_start(clip: CLIPModel, words: CLIPTokenizer, folder: Path) -> None:
     """Begin from the towers of an exported teacher; what its vocabulary shares with the new one keeps its embedding."""
-    text = load_file(folder / "text_encoder" / "model.safetensors")
+    own_tower = folder / OWN_TOWER if (folder / OWN_TOWER).exists() else folder / "text_encoder"
+    text = load_file(own_tower / "model.safetensors")
     extra = load_file(folder / "judge" / "extra.safetensors")
     states = {f"text_model.{k.removeprefix('text_model.')}": v.float() for k, v in text.items()}
     states |= {k: v.float() for k, v in load_file(folder / "judge" / "model.safetensors").items()}
@@ -108,12 +111,6 @@ def text_tower(judge: CLIPModel) -> CLIPTextModel:
     states = {k.removeprefix("text_model."): v for k, v in judge.state_dict().items() if k.startswith("text_model.")}
     tower.load_state_dict({k: states[k.removeprefix("text_model.")] for k in tower.state_dict()})
     return tower.eval()
-
-
-@torch.no_grad()
-def text_states(ids: Tensor, tower: CLIPTextModel) -> Tensor:
-    """Return the text encoder's last states [N, T, D] of token ids [N, T], as a pipeline hands them to a denoiser."""
-    return torch.cat([tower(chunk.to(tower.device))[0].cpu() for chunk in ids.split(256)])
 
 
 @torch.no_grad()

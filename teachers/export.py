@@ -19,7 +19,7 @@ import emoji
 import parts
 import sd3
 import unet
-from clip import normalise
+from clip import OWN_TOWER, normalise, text_tower
 from train import BUNDLED, HERE, judge_folder
 
 LISTS = {"prompts": emoji.TRAIN, "held_out_prompts": emoji.PAIRS, "held_out_names": emoji.NAMES}
@@ -40,13 +40,14 @@ def text_features(ids: Tensor, judge: CLIPModel) -> Tensor:
 
 
 def save_judge(folder: Path, judge: CLIPModel, reference: Tensor) -> None:
-    """Write the image tower, the text projection and the features of real pictures uint8 [N, 3, 64, 64]."""
+    """Write both towers, the text projection and the features of real pictures uint8 [N, 3, 64, 64]."""
     config = judge.config.vision_config
     config.projection_dim = judge.config.projection_dim
     tower = CLIPVisionModelWithProjection(config)
     states = judge.state_dict()
     tower.load_state_dict({key: states[key] for key in tower.state_dict()})
     tower.half().save_pretrained(folder)
+    text_tower(judge).half().save_pretrained(folder / OWN_TOWER.name)
     tensors = {"text_projection": judge.text_projection.weight, "reference": image_features(reference, judge)}
     save_file({key: value.half().contiguous() for key, value in tensors.items()}, folder / "extra.safetensors")
 
@@ -66,11 +67,12 @@ def trained(network: nn.Module, checkpoint: Path) -> nn.Module:
 
 
 def pipeline_a(shared: parts.Parts, emojis: list[emoji.Emoji], checkpoint: Path) -> DiffusionPipeline:
+    teacher = trained(unet.Teacher(shared.tower), checkpoint)
     return StableDiffusionPipeline(
         vae=shared.codec,
-        text_encoder=shared.tower,
+        text_encoder=teacher.text_encoder,
         tokenizer=shared.words,
-        unet=trained(unet.model(), checkpoint),
+        unet=teacher.unet,
         scheduler=unet.scheduler(),
         safety_checker=None,
         feature_extractor=None,

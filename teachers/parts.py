@@ -10,13 +10,14 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 import autoencoder
 import clip
+from clip import OWN_TOWER
 
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Frozen parts of a teacher; `judge` is the whole CLIP whose text tower is `tower`."""
+    """Parts of a teacher that are trained before it; its text encoder goes on from `tower`."""
 
     words: CLIPTokenizer
     judge: CLIPModel
@@ -51,8 +52,15 @@ def load_codec(run: Path | None, init: Path | None) -> AutoencoderTiny:
     return codec.eval()
 
 
+def load_tower(judge: CLIPModel, init: Path | None) -> CLIPTextModel:
+    """Return the text encoder of an exported teacher, or else the judge's, from which a teacher's own starts."""
+    if init and (init / OWN_TOWER).exists():
+        return CLIPTextModel.from_pretrained(init / "text_encoder", torch_dtype=torch.float32).eval()
+    return clip.text_tower(judge)
+
+
 def load(run: Path | None, words: CLIPTokenizer, init: Path | None, device: torch.device = CPU) -> Parts:
-    """Return all shared parts, frozen, on `device`."""
-    judge = load_judge(run, words, init).to(device).requires_grad_(False)
-    codec = load_codec(run, init).to(device).requires_grad_(False)
-    return Parts(words=words, judge=judge, tower=clip.text_tower(judge).to(device).requires_grad_(False), codec=codec)
+    """Return all shared parts, on `device`."""
+    judge = load_judge(run, words, init)
+    tower, codec = load_tower(judge, init), load_codec(run, init)
+    return Parts(words=words, judge=judge.to(device), tower=tower.to(device), codec=codec.to(device))

@@ -7,8 +7,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from clip import TOKENS, WORDING_WEIGHTS, members, pick
-from conditions import DROPPED
+from clip import TOKENS
+from conditions import Texts
 from loop import Plan, fit
 from unet import strata
 
@@ -70,8 +70,8 @@ def scheduler() -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler()
 
 
-def train(latents: Tensor, ids: Tensor, none: Tensor, groups: list[list[int]], teacher: Teacher, run: Path, plan: Plan):
-    """Train on scaled latents [N, 4, 16, 16], token ids [N, wordings, T] and `none` [T], those of no text.
+def train(latents: Tensor, texts: Texts, teacher: Teacher, run: Path, plan: Plan) -> nn.Module:
+    """Train on scaled latents [N, 4, 16, 16] of the pictures that `texts` describes.
 
     Most noise levels are in the middle (Esser et al. 2024, arXiv 2403.03206), and the number of empty tokens varies,
     so that the pictures do not depend on it.
@@ -79,11 +79,8 @@ def train(latents: Tensor, ids: Tensor, none: Tensor, groups: list[list[int]], t
     device = next(teacher.parameters()).device
 
     def loss_of(indices: Tensor, generator: torch.Generator) -> Tensor:
-        chosen = members(groups, indices, generator)
-        told = ids[chosen, pick(torch.tensor(WORDING_WEIGHTS), len(chosen), generator)].to(device)
-        dropped = torch.rand(len(chosen), generator=generator, device=device) < DROPPED
-        told = torch.where(dropped[:, None], none.to(device), told)
-        clean = latents[chosen].to(device)
+        chosen, told = texts.batch(indices, generator)
+        clean, told = latents[chosen].to(device), told.to(device)
         noise = torch.randn(clean.shape, generator=generator, device=device)
         level = torch.sigmoid(torch.special.ndtri(strata(len(chosen), generator).clamp(1e-4, 1 - 1e-4)))
         noisy = clean.lerp(noise, level[:, None, None, None])
@@ -92,4 +89,4 @@ def train(latents: Tensor, ids: Tensor, none: Tensor, groups: list[list[int]], t
             prediction = teacher(noisy, level * 1000, told, empty)
         return nn.functional.mse_loss(prediction.float(), noise - clean)
 
-    return fit("c", teacher, loss_of, size=len(groups), plan=plan, run=run)
+    return fit("c", teacher, loss_of, size=len(texts.groups), plan=plan, run=run)

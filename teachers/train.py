@@ -10,8 +10,8 @@ last one stopped, also after SIGTERM. The rate is constant, so there is no end t
 float32: bfloat16 without hardware for it is 20 times slower.
 
 On a GPU (bfloat16 autocast): `judge --steps 6000`, `codec --steps 20000`, `a --steps 120000 --batch 256 --peak 1e-3
---cooldown 20000`. `--init FOLDER` starts from an exported teacher, on another machine say; its text tower and
-autoencoder then stay the ones in the folder unless this run trains others.
+--cooldown 20000`. `--init FOLDER` starts from an exported teacher, on another machine say; judge and autoencoder
+then stay the ones in the folder unless this run trains others.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 import autoencoder
@@ -84,18 +84,17 @@ def judge_folder(run: Path, init: Path) -> Path:
 def train_teacher(train: data.Data, words: CLIPTokenizer, args: argparse.Namespace) -> None:
     shared = parts.load(args.run, words, args.init, args.device)
     latents, plan = data.latents(train.pixels, shared.codec, args.cache), plan_of(args)
-    none = data.tokens([""], words)[0]
+    texts = Texts(ids=train.ids, none=data.tokens([""], words)[0], groups=train.groups)
     if args.stage == "a":
-        denoiser = unet.model()
+        teacher = unet.Teacher(shared.tower)
         if args.init != BUNDLED:
-            denoiser = UNet2DConditionModel.from_pretrained(args.init / "unet", torch_dtype=torch.float32)
-        texts = Texts(train.ids, none, train.groups, shared.tower)
-        unet.train(latents, texts, denoiser.to(args.device), args.run, plan)
+            states = load_file(args.init / "unet" / "diffusion_pytorch_model.safetensors")
+            teacher.unet.load_state_dict({key: value.float() for key, value in states.items()})
+        unet.train(latents, texts, teacher.to(args.device), args.run, plan)
     elif args.stage == "b":
         dit.train(latents, train.emojis, train.groups, dit.model().to(args.device), args.run, plan)
     else:
-        teacher = sd3.Teacher(words).to(args.device)
-        sd3.train(latents, train.ids, none, train.groups, teacher, args.run, plan)
+        sd3.train(latents, texts, sd3.Teacher(words).to(args.device), args.run, plan)
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""Teacher A: a small text-conditioned UNet in latent space, trained with 10 % of its captions dropped."""
+"""Teacher A: a small text-conditioned UNet in latent space and its text encoder; 10 % of captions are dropped."""
 
 from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPTextModel
 
 from clip import WIDTH
 from conditions import Texts
@@ -48,19 +49,31 @@ def strata(count: int, generator: torch.Generator) -> Tensor:
     return (torch.arange(count, device=device) + torch.rand(count, generator=generator, device=device)) / count
 
 
-def train(latents: Tensor, texts: Texts, unet: UNet2DConditionModel, run: Path, plan: Plan) -> UNet2DConditionModel:
+class Teacher(nn.Module):
+    """The denoiser and its text encoder, which is trained along, so that a later judge need not share it."""
+
+    def __init__(self, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.text_encoder, self.unet = text_encoder, model()
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
+        """Return velocities [B, 4, 16, 16] for token ids [B, T]."""
+        return self.unet(noisy, timesteps, self.text_encoder(ids)[0]).sample
+
+
+def train(latents: Tensor, texts: Texts, teacher: Teacher, run: Path, plan: Plan) -> nn.Module:
     """Train on scaled latents [N, 4, 16, 16] of the pictures that `texts` describes."""
-    device, noises = unet.device, scheduler()
+    device, noises = next(teacher.parameters()).device, scheduler()
     levels = noises.config["num_train_timesteps"]
 
     def loss_of(indices: Tensor, generator: torch.Generator) -> Tensor:
-        chosen, states = texts.batch(indices, generator)
-        clean, states = latents[chosen].to(device), states.to(device)
+        chosen, told = texts.batch(indices, generator)
+        clean, told = latents[chosen].to(device), told.to(device)
         timesteps = (strata(len(chosen), generator) * levels).long()
         noise = torch.randn(clean.shape, generator=generator, device=device)
         noisy, target = noises.add_noise(clean, noise, timesteps), noises.get_velocity(clean, noise, timesteps)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            prediction = unet(noisy, timesteps, states).sample
+            prediction = teacher(noisy, timesteps, told)
         return nn.functional.mse_loss(prediction.float(), target)
 
-    return fit("a", unet, loss_of, size=len(texts.groups), plan=plan, run=run)
+    return fit("a", teacher, loss_of, size=len(texts.groups), plan=plan, run=run)

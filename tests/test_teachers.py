@@ -131,21 +131,13 @@ def test_a_process_asked_to_end_finishes_its_step_and_keeps_it(teachers, tmp_pat
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_text_states_are_computed_once_and_some_prompts_are_dropped(teachers):
-    asked = []
-
-    class Tower:
-        device, config = torch.device("cpu"), SimpleNamespace(hidden_size=1)
-
-        def __call__(self, ids):
-            asked.extend(ids[:, 0].tolist())
-            return (ids[..., None].float(),)
-
+def test_a_tenth_of_the_prompts_are_dropped_and_the_rest_are_of_their_pictures(teachers):
     ids = torch.arange(40).reshape(10, 4, 1)
-    texts = teachers.conditions.Texts(ids, torch.tensor([99]), [[i] for i in range(10)], Tower())
-    told = [texts.batch(torch.arange(10), torch.Generator().manual_seed(seed)) for seed in range(60)]
-    states = torch.stack([states for _, states in told])[..., 0, 0]
-    dropped = states == 99
+    texts = teachers.conditions.Texts(ids=ids, none=torch.tensor([99]), groups=[[2 * i, 2 * i + 1] for i in range(5)])
+    batches = [texts.batch(torch.arange(5), torch.Generator().manual_seed(seed)) for seed in range(120)]
+    pictures, told = torch.stack([p for p, _ in batches]), torch.stack([t for _, t in batches])[..., 0]
+    dropped = told == 99
     assert dropped.float().mean() == pytest.approx(0.1, abs=0.04)
-    assert torch.equal((states // 4)[~dropped], torch.arange(10.0).expand(60, 10)[~dropped])
-    assert len(asked) == len(set(asked))
+    assert torch.equal((told // 4)[~dropped], pictures[~dropped])
+    assert set(pictures.unique().tolist()) == set(range(10))
+    assert torch.equal(pictures // 2, torch.arange(5).expand(120, 5))
