@@ -189,10 +189,10 @@ class NoisedData:
 def picture_latents(pipe: Any) -> Tensor:
     """Return the scaled latents [N, 4, 16, 16] of the pictures that the teacher's training prompts describe."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "teachers"))
-    import emoji
+    import datasource
 
-    place = {one.caption: one for one in emoji.load(Path(emoji.__file__).parent / "cache")}
-    pictures = emoji.pixels([place[prompt] for prompt in bundle.prompts()]).float() / 127.5 - 1
+    place = {one.caption: one for one in datasource.load(Path(datasource.__file__).parent / "cache")}
+    pictures = datasource.pixels([place[prompt] for prompt in bundle.prompts()]).float() / 127.5 - 1
     latents = torch.cat([pipe.vae.encode(chunk).latents for chunk in pictures.split(64)])
     return latents * pipe.vae.config.scaling_factor
 
