@@ -5,7 +5,7 @@ import torch
 from test_laws import run
 from zoo import make, shake
 
-from guidefold.acting.hooks import shaped_like, tokens_of
+from guidefold.acting.shapes import shaped_like, tokens_of
 from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import read_call
@@ -71,7 +71,7 @@ def as_tokens(pictures):
 def test_an_attention_given_pictures_is_changed_as_one_given_tokens():
     denoiser, call = make("sd")
     spec = ConditionSpec.observe(denoiser, read_call(denoiser, (), call))
-    adapter = Adapter.build(denoiser, spec, AdapterConfig(rank=2, width=8))
+    adapter = Adapter.build(denoiser, spec, AdapterConfig(design="bottleneck", rank=2, width=8))
     shake(adapter)
     adapter.attach(denoiser).guidance_scale = 4.0
     expected = run(denoiser, call)

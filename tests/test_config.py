@@ -75,7 +75,7 @@ def test_every_setting_has_help_and_cannot_be_changed(group: type[Config]) -> No
         (TrainConfig, {"warmup": 1.1}, "warmup is 1.1; give at least 0 and at most 1"),
         (TrainConfig, {"ema_decay": 1.0}, "ema_decay is 1.0; give less than 1"),
         (TrainConfig, {"tracker": 3}, "tracker is 3; choose from tensorboard, wandb"),
-        (TrainConfig, {"mixed_precision": None}, "choose from no, fp16, bf16"),
+        (TrainConfig, {"mixed_precision": "int8"}, "choose from no, fp16, bf16"),
         (TrainConfig, {"source": ["recorded"]}, "choose from recorded, online"),
         (EvalConfig, {"scales": [2.0, "4"]}, "give a number"),
         (EvalConfig, {"scales": 3.0}, "scales is 3.0; give a list"),

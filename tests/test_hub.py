@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import DRAWN, PROMPTS
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from zoo import make, message_of, shake
 
 from guidefold.adapters import ConditionSpec
@@ -145,6 +145,15 @@ def test_saved_then_loaded_is_the_same_adapter(pipe, design, tmp_path):
     ]  # fmt: skip
 
 
+def unsealed(folder: Path) -> None:
+    """Leave an adapter as it was written before its weights described themselves."""
+    save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors")
+    path = folder / "config.json"
+    described = json.loads(path.read_text())
+    del described["sha256"]
+    path.write_text(json.dumps(described))
+
+
 def broken(folder: Path, **changes) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -157,15 +166,16 @@ def broken(folder: Path, **changes) -> None:
         (lambda folder: (folder / "config.json").write_text("[]"), "describes no adapter"),
         (lambda folder: broken(folder, shapes=[]), "describes no adapter"),
         (lambda folder: broken(folder, shapes={"a": [1]}), "describes no adapter"),
-        (lambda folder: broken(folder, adapter={"rank": 0}), "describes no adapter (rank is 0; give at least 1)"),
+        (lambda folder: broken(folder, adapter={"width": 0}), "describes no adapter (width is 0; give at least 1)"),
         (lambda folder: broken(folder, format=2), "has adapter format 2, this guidefold reads 1; upgrade guidefold"),
         (lambda folder: (folder / "model.safetensors").unlink(), "is missing or damaged"),
         (lambda folder: os.truncate(folder / "model.safetensors", 500), "is missing or damaged"),
-        (lambda folder: save_file({}, folder / "model.safetensors"), "is missing or damaged"),
+        (lambda folder: save_file({}, folder / "model.safetensors"), "its description tells: it lacks encoder."),
     ],
 )
 def test_a_damaged_adapter_is_refused(finished, damage, told, tmp_path):
     folder = save_pretrained(from_pretrained(finished["recorded"] / "best"), tmp_path / "adapter")
+    unsealed(folder)
     damage(folder)
     assert told in message_of(ModelError, lambda: from_pretrained(folder))
 

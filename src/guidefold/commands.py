@@ -10,7 +10,7 @@ from guidefold.capture import observe as watch
 from guidefold.capture.observe import enough_steps
 from guidefold.capture.run import as_conditions, check_arguments
 from guidefold.capture.switch import first_dial, has_guider
-from guidefold.config import AdapterConfig, EvalConfig, TrainConfig, TrajectoryConfig
+from guidefold.config import AdapterConfig, EvalConfig, HoldingConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.demo.demo import run_demo
 from guidefold.distillation import run
@@ -22,10 +22,11 @@ from guidefold.evaluation.evaluate import evaluate as judge_adapter
 from guidefold.evaluation.evaluate import to_image
 from guidefold.evaluation.results import VARIANTS, Evaluation
 from guidefold.evaluation.sampling import sample as sample_batch
-from guidefold.files import make_folder, read_object
+from guidefold.exporting import export as export
+from guidefold.files import exists, make_folder, read_object
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
-from guidefold.keeping.hub import BUNDLED, BUNDLED_FOLDER, describe
+from guidefold.keeping.hub import BUNDLED, BUNDLED_FOLDER, check_ours, describe
 from guidefold.keeping.merging import merge as mean_of
 from guidefold.trajectories.prompts import read_conditions
 from guidefold.trajectories.recorder import Recorder
@@ -37,15 +38,17 @@ def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
     run_demo(output, minutes=minutes, quick=quick)
 
 
-def pipeline(model: str, device: str | None, dtype: str, call: dict[str, Any]) -> Any:
+def pipeline(
+    model: str, device: str | None, dtype: str | None, call: dict[str, Any], holding: HoldingConfig | None = None
+) -> Any:
     """Load a pipeline whose call takes these arguments, none of which is its scale. Raises InputError or ModelError."""
-    pipe = models.load_pipeline(model, device, dtype)
+    pipe = models.load_pipeline(model, device, dtype, holding)
     check_arguments(pipe, call, () if has_guider(pipe) else (first_dial(pipe),))
     return pipe
 
 
 def observe(
-    *, model: str, call: dict[str, Any], prompt: str, guidance_scale: float, device: str | None, dtype: str
+    *, model: str, call: dict[str, Any], prompt: str, guidance_scale: float, device: str | None, dtype: str | None
 ) -> None:
     """Watch how a pipeline does guidance, and whether it can be folded."""
     pipe = pipeline(model, device, dtype, call)
@@ -78,12 +81,13 @@ def record(
     output: Path,
     trajectory: TrajectoryConfig,
     device: str | None,
-    dtype: str,
+    dtype: str | None,
+    holding: HoldingConfig,
     dry_run: bool,
 ) -> None:
     """Record guided trajectories of a teacher into a store."""
     prompts = read_conditions(conditions)
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, device, dtype, call, holding)
     if dry_run:
         show_cost(recording_cost(Recorder(pipe, prompts, trajectory, **call)))
         return
@@ -102,14 +106,21 @@ def train(
     train: TrainConfig,
     trajectory: TrajectoryConfig,
     device: str | None,
-    dtype: str,
+    dtype: str | None,
+    holding: HoldingConfig,
     dry_run: bool,
 ) -> None:
     """Train an adapter on stores, or on states made on the fly from conditions."""
     prompts = None if conditions is None else read_conditions(conditions)
     if not dry_run:
         make_folder(output)
-    pipe = pipeline(model, device, dtype, call)
+    # a store has been recorded already: encoders and VAE stay where they are
+    alone = train.source == "recorded" and not call
+    pipe = (
+        models.load_denoiser(model, device, dtype, run.denoiser_of(store), holding)
+        if alone
+        else pipeline(model, device, dtype, call, holding)
+    )
     if dry_run:
         source = run.open_source(pipe, store, prompts, train, trajectory, call)
         show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
@@ -130,12 +141,13 @@ def distill(
     trajectory: TrajectoryConfig,
     train: TrainConfig,
     device: str | None,
-    dtype: str,
+    dtype: str | None,
+    holding: HoldingConfig,
     dry_run: bool,
 ) -> None:
     """Record and train in one go."""
     prompts = read_conditions(conditions)
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, device, dtype, call, holding)
     if dry_run:
         if train.source == "recorded":
             recorder = Recorder(pipe, prompts, trajectory, **call)
@@ -151,6 +163,7 @@ def distill(
 
 def merge(*, adapters: list[str], shares: list[float] | None, output: Path) -> None:
     """Average adapters that were trained from the same start."""
+    check_ours(make_folder(output))
     mean_of(adapters, shares).save_pretrained(output)
     ui.say(f"the mean of {len(adapters)} adapters is in {output}")
 
@@ -188,14 +201,16 @@ def sample(
     seed: int,
     compare: bool,
     device: str | None,
-    dtype: str,
+    dtype: str | None,
+    holding: HoldingConfig,
 ) -> None:
     """Sample images in one pass a step; with `compare`, also teacher and bare model from the same noise, as a grid."""
     chosen = None if adapter is None else models.load_adapter(adapter)
     if compare and chosen is None:
         raise InputError("--compare needs an adapter to compare; leave out --no-adapter")
+    check_names(guidance_scale)
     make_folder(output)
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, device, dtype, call, holding)
     if "negative_prompt" in call:
         raise InputError(
             f"negative_prompt={call['negative_prompt']!r} is no argument for --call; use --negative-prompt"
@@ -211,10 +226,17 @@ def sample(
             columns[variant] = [to_image(picture) for picture in done.pictures]
             for number, image in enumerate(columns[variant]):
                 gallery.save_image(image, output / f"{number:03d}-{variant}-{scale:g}.png")
-            print(f"{variant} at {scale:g}: {done.passes:g} passes a step, {ui.duration(done.seconds)} an image")
+            ui.say(f"{variant} at {scale:g}: {done.passes:g} passes a step, {ui.duration(done.seconds)} an image")
         if compare:
             gallery.save_image(gallery.grid(columns, prompts), output / f"compare-{scale:g}.png")
-    print(f"images are in {output}")
+    ui.say(f"images are in {output}")
+
+
+def check_names(scales: list[float]) -> None:
+    """Raise InputError for scales whose pictures would have one name."""
+    shown = [f"{scale:g}" for scale in scales]
+    if repeats := [name for name in shown if shown.count(name) > 1]:
+        raise InputError(f"two guidance scales are {repeats[0]}, and so would be the names of their images; give one")
 
 
 def evaluate(
@@ -226,19 +248,20 @@ def evaluate(
     output: Path,
     evaluation: EvalConfig,
     device: str | None,
-    dtype: str,
+    dtype: str | None,
+    holding: HoldingConfig,
 ) -> None:
     """Compare teacher, bare model and student; write evaluation.json, pictures and report.html."""
     if conditions is None and model != BUNDLED:
         raise InputError("give prompts to judge on with --conditions")
     prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
     chosen, judge = models.load_adapter(adapter), models.load_judge(model)
-    make_folder(output)
-    pipe = pipeline(model, device, dtype, call)
+    gallery.check_place(make_folder(output))
+    pipe = pipeline(model, device, dtype, call, holding)
     results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
     gallery.save_results(output, results, pictures)
     show_evaluation(results)
-    print(f"report: {gallery.report_of(output)}")
+    ui.say(f"report: {gallery.report_of(output)}")
 
 
 def show_evaluation(results: Evaluation) -> None:
@@ -260,7 +283,7 @@ def show_evaluation(results: Evaluation) -> None:
 
 def report(*, run: Path, output: Path | None) -> None:
     """Write the report of a run or an evaluation."""
-    print(f"report: {gallery.report_of(run, output)}")
+    ui.say(f"report: {gallery.report_of(run, output)}")
 
 
 def info(*, target: str | None) -> None:
@@ -274,10 +297,10 @@ def info(*, target: str | None) -> None:
         rows += [("bundled teacher", bundle.TEACHER), ("bundled adapter", BUNDLED_FOLDER)]
         return ui.table("guidefold", ("what", "is"), rows)
     folder = Path(target)
-    if (folder / "index.json").exists():
+    if exists(folder / "index.json"):
         store = Store.open(folder)
         rows = [*store.header.items(), ("missing shards", len(store.missing_shards()))]
-    elif (folder / "run.json").exists():
+    elif exists(folder / "run.json"):
         rows = list(read_object(folder / "run.json", "a run").items())
     else:
         adapter = models.load_adapter(target)

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from guidefold.errors import InputError
 
-Design = Literal["bottleneck", "low_rank", "cross_attention", "offset"]
+Design = Literal["film", "bottleneck", "low_rank", "cross_attention", "offset"]
 Source = Literal["recorded", "online"]
 Tracker = Literal["tensorboard", "wandb"]
 
@@ -53,7 +53,7 @@ class Config:
         """Read settings from a TOML file; `overrides` win. Raises InputError for unknown keys and bad values."""
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"cannot read settings from {path}: {error}") from error
         return cls.from_dict({**values, **overrides})
 
@@ -122,14 +122,34 @@ def checked_number(name: str, value: Any, kind: type[int] | type[float]) -> floa
 class AdapterConfig(Config):
     """The shape of an adapter."""
 
-    design: Design = setting("bottleneck", "how a target is changed")
-    rank: int = setting(32, "inner width at each target")
+    design: Design = setting("film", "how a target is changed")
+    rank: int | None = setting(None, "inner width at each target; film: of deltas of the weights; default 32, film 0")
     width: int = setting(256, "width of the shared condition encoder")
+    squeeze: int = setting(32, "film: width of the code that norms and modulations read")
+    see_condition: bool = setting(True, "see the prompt or class too, besides guidance scale and timestep")
     target_modules: tuple[str, ...] | None = setting(None, "names, suffixes or one regex; default: found by structure")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("rank width", 1)
+        if self.rank is None:
+            object.__setattr__(self, "rank", 0 if self.design == "film" else 32)
+        self.within("rank", 0 if self.design == "film" else 1)
+        self.within("width squeeze", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldingConfig(Config):
+    """How a model's weights are held while it works."""
+
+    offload: Literal["model", "group"] | None = setting(
+        None, "keep weights on the CPU until a whole model, or a group of its layers, runs; default: all on the device"
+    )
+    quantize: Literal["nf4", "int8"] | None = setting(
+        None, "pack the denoiser's weights with bitsandbytes, on a GPU; default: not"
+    )
+    checkpoint: str | None = setting(
+        None, "one .safetensors or .gguf file with the denoiser's weights; the rest comes from the model"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,14 +205,19 @@ class TrainConfig(Config):
     source: Source = setting("recorded", "states from a store, or made on the fly without disk")
     steps: int = setting(2000, "optimizer steps")
     batch_size: int = setting(64, "states per optimizer step")
-    accumulation: int = setting(1, "parts that a batch is computed in")
+    accumulation: int | None = setting(None, "parts that a batch is computed in; default: as few as fit, by trying")
     learning_rate: float = setting(2e-3, "peak learning rate")
     warmup: float = setting(0.1, "part of the steps spent warming up")
     weight_decay: float = setting(0.0, "AdamW's weight decay")
     ema_decay: float = setting(0.995, "decay of the averaged weights")
     max_grad_norm: float = setting(1.0, "gradient norm to clip at")
-    mixed_precision: Literal["no", "fp16", "bf16"] = setting("no", "precision of the forward pass")
-    gradient_checkpointing: bool = setting(False, "trade time for memory")
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = setting(
+        None, "precision of the forward pass; default: bf16 on GPUs that have it, else no"
+    )
+    gradient_checkpointing: bool | None = setting(
+        None, "trade time for memory; default: on GPUs, where the model has it"
+    )
+    compile: bool = setting(False, "compile the model's repeated blocks: minutes once, then faster steps")
     validation: int = setting(16, "held-out trajectories to validate on")
     validate_every: int = setting(250, "steps between validations")
     checkpoint_every: int = setting(250, "steps between checkpoints")
@@ -203,12 +228,13 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("steps batch_size accumulation validate_every checkpoint_every refresh_every", 1)
+        self.within("steps batch_size validate_every checkpoint_every refresh_every", 1)
+        self.within("accumulation" if self.accumulation is not None else "", 1)
         self.within("learning_rate max_grad_norm", 0, above=True)
         self.within("warmup", 0, 1)
         if self.ema_decay >= 1:
             raise InputError(f"ema_decay is {self.ema_decay}; give less than 1, or nothing would be learnt")
-        if self.batch_size % self.accumulation:
+        if self.accumulation is not None and self.batch_size % self.accumulation:
             raise InputError(f"batch_size {self.batch_size} cannot be split in {self.accumulation} equal parts")
 
 

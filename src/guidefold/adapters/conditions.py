@@ -1,12 +1,14 @@
 """What an adapter is conditioned on: guidance scale, timestep and whatever condition the denoiser itself receives."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from guidefold.adapters.scales import numberless
 from guidefold.adapters.targets import find_output
 from guidefold.arguments import arguments_of
 from guidefold.denoiser import Call
@@ -77,7 +79,7 @@ class ConditionSpec:
             tokens |= {f"{NEGATIVE}{name}": width for name, width in tokens.items()}
             vectors |= {f"{NEGATIVE}{name}": width for name, width in vectors.items()}
         times = call.tensors[call.timestep].float()
-        largest = 1000.0 if times.device.type == "meta" else float(times.max())
+        largest = 1000.0 if numberless(times) else float(times.max())
         scale = 1.0 if largest > 1 else 1000.0
         more |= {"output": find_output(denoiser, arguments_of(call.tensors, call.static))}
         return cls(
@@ -86,6 +88,14 @@ class ConditionSpec:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def unseeing(self) -> Self:
+        """Return the same spec without the prompt and what else comes with it; negative prompts stay."""
+        kept = [
+            {name: width for name, width in names.items() if name.startswith(NEGATIVE)}
+            for names in (self.tokens, self.vectors, self.labels)
+        ]
+        return replace(self, tokens=kept[0], vectors=kept[1], labels=kept[2])
 
 
 def conditions_of(call: Call) -> dict[str, Tensor]:
@@ -144,10 +154,16 @@ def scale_code(guidance_scale: Tensor) -> Tensor:
 
 def time_code(timestep: Tensor) -> Tensor:
     """Encode timesteps [B] in 0..1000 as [B, 64] (sinusoids, Vaswani et al. 2017)."""
-    half = TIME_FEATURES // 2
-    waves = torch.exp(-math.log(10_000) * torch.arange(half, device=timestep.device) / half)
-    angles = timestep.float()[:, None] * waves
+    angles = timestep.float()[:, None] * waves(timestep.device)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+@lru_cache(maxsize=8)
+def waves(device: torch.device) -> Tensor:
+    """Return the angular frequencies of `time_code`, made once for each device."""
+    half = TIME_FEATURES // 2
+    with torch.inference_mode(False):  # they are used with gradients too
+        return torch.exp(-math.log(10_000) * torch.arange(half, device=device) / half)
 
 
 def compressed(vector: Tensor) -> Tensor:
@@ -180,7 +196,7 @@ class TokenPool(nn.Module):
 class ConditionEncoder(nn.Module):
     """One encoder shared by all targets: (guidance scale, timestep, conditions) to a code [B, W].
 
-    `guidance_scale` is [B], or [B, D] for D dials.
+    `guidance_scale` is [B], or [B, D] for D dials. `known` is what `standing` gave for these scales and conditions.
     """
 
     def __init__(self, spec: ConditionSpec, width: int) -> None:
@@ -193,18 +209,26 @@ class ConditionEncoder(nn.Module):
         self.labels = nn.ModuleList(nn.Embedding(count, width) for count in spec.labels.values())
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
-    def forward(self, guidance_scale: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+    def forward(self, guidance_scale: Tensor, tensors: dict[str, Tensor], known: Tensor | None = None) -> Tensor:
+        rows = guidance_scale.shape[0]
+        timestep = noisiest(tensors[self.spec.timestep], rows)
+        if self.spec.timestep_scale != 1:
+            timestep = timestep * self.spec.timestep_scale
+        standing = self.standing(guidance_scale, tensors) if known is None else known
+        return self.mix(self.time(time_code(timestep).to(self.time.weight.dtype)) + standing)
+
+    def standing(self, guidance_scale: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+        """Return the part of the code [B, W] that is the same at every step."""
         rows, dtype = guidance_scale.shape[0], self.scale.weight.dtype
-        timestep = noisiest(tensors[self.spec.timestep], rows) * self.spec.timestep_scale
         scales = torch.cat([scale_code(dial) for dial in guidance_scale.reshape(rows, -1).unbind(1)], dim=1)
-        code = self.scale(scales.to(dtype)) + self.time(time_code(timestep).to(dtype))
+        parts = [self.scale(scales.to(dtype))]
         for pool, name in zip(self.pools, self.spec.tokens, strict=True):
-            code = code + pool(tensors[name].to(dtype), mask_of(name, tensors))
+            parts.append(pool(tensors[name].to(dtype), mask_of(name, tensors)))
         for vector, name in zip(self.vectors, self.spec.vectors, strict=True):
-            code = code + vector(compressed(tensors[name].reshape(rows, -1)).to(dtype))
+            parts.append(vector(compressed(tensors[name].reshape(rows, -1)).to(dtype)))
         for label, name in zip(self.labels, self.spec.labels, strict=True):
-            code = code + label(tensors[name])
-        return self.mix(code)
+            parts.append(label(tensors[name]))
+        return sum(parts[1:], parts[0])
 
 
 def mask_of(name: str, tensors: dict[str, Tensor]) -> Tensor | None:

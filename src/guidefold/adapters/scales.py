@@ -3,9 +3,11 @@
 import math
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from guidefold.errors import InputError
 
@@ -34,13 +36,27 @@ def as_scales(value: Scale, offs: dict[str, float], trained: tuple[float, float]
     return scale[:, 0] if len(offs) == 1 else scale
 
 
+def numberless(value: Tensor) -> bool:
+    """Tell whether a tensor has a shape but no numbers."""
+    return value.device.type == "meta" or isinstance(value, FakeTensor)
+
+
+def at_least(off: float, scale: Any) -> Any:
+    """Raise scales below the one that does nothing to it: pipelines take both for no guidance."""
+    if isinstance(scale, (int, float)):
+        return max(scale, off)
+    if isinstance(scale, (list, tuple)):
+        return [at_least(off, one) for one in scale]
+    return scale.clamp(min=off) if isinstance(scale, torch.Tensor) else scale
+
+
 def column(name: str, value: Number, off: float, trained: tuple[float, float] | None) -> Tensor:
     """Return one dial's scales [B], counted from 1."""
     try:
         scale = torch.as_tensor(value, dtype=torch.float32).reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} is {value!r}; give a number, or one number per image") from error
-    if scale.device.type == "meta" or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or numberless(scale):
         return scale + (1 - off)
     values = scale.tolist()
     if not values or not all(math.isfinite(one) for one in values):

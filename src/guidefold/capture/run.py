@@ -10,6 +10,8 @@ import torch
 from guidefold.capture.tape import Answer, Step, Tape, taped
 from guidefold.denoiser import denoisers
 from guidefold.errors import GuidefoldError, InputError, ModelError
+from guidefold.memory import is_of_memory
+from guidefold.room import forked
 
 SET = ("num_inference_steps", "generator", "output_type")  # by us, where a pipeline's call takes them
 
@@ -29,9 +31,14 @@ def condition_argument(pipe: Any) -> str:
 
 
 def check_arguments(pipe: Any, arguments: Iterable[str], taken: Collection[str] = ()) -> None:
-    """Raise InputError for an argument that a pipeline's call lacks, or that is not the user's to give."""
-    for name in arguments:
-        if name not in parameters_of(pipe):
+    """Raise InputError for an argument that a pipeline's call lacks, ignores, or that is not the user's to give."""
+    given, known = list(arguments), parameters_of(pipe)
+    # most pipelines take both or their defaults
+    for name, other in (("height", "width"), ("width", "height")):
+        if name in given and other in known and other not in given:
+            raise InputError(f"the argument {name} is ignored without {other}; give both")
+    for name in given:
+        if name not in known:
             raise InputError(f"the argument {name} is none of {type(pipe).__name__}.__call__; leave it out")
         # one image a prompt: each has its own noise, scale and negative prompt
         if name in {"self", *SET, condition_argument(pipe), *taken} or name.endswith("_per_prompt"):
@@ -72,6 +79,8 @@ def failures_told(pipe: Any) -> Iterator[None]:
     except GuidefoldError:
         raise
     except Exception as error:
+        if is_of_memory(error):
+            raise
         told = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(
             f"{type(pipe).__name__} fails with these arguments ({told}); give ones that it runs with"
@@ -83,8 +92,7 @@ def run(pipe: Any, call: dict[str, Any], *, answer: Answer | None = None, forced
     given = dict(call)
     if "generator" in parameters_of(pipe) and "generator" not in given:
         given["generator"] = torch.Generator().manual_seed(0)
-    forked = torch.random.fork_rng()
-    with forked, torch.no_grad(), processors_kept(pipe), taped(pipe, answer=answer, forced=forced) as tape:
+    with forked(pipe), torch.no_grad(), processors_kept(pipe), taped(pipe, answer=answer, forced=forced) as tape:
         torch.manual_seed(0)
         tape.result = pipe(**given)
     return tape

@@ -56,5 +56,5 @@ def run_demo(output: Path, *, minutes: float | None, quick: bool) -> Path:
     )
     title = f"Judged on {len(results.prompts)} held-out prompts, after {ui.duration(time.monotonic() - start)}"
     ui.table(title, columns, gallery.table_rows(results))
-    print(f"report: {report.resolve()}")
+    ui.say(f"report: {report.resolve()}")
     return report

@@ -1,7 +1,6 @@
 """Record, train, distill: a run from pipeline to adapter, resumable at any point."""
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,19 +12,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from guidefold.acting.arguments import shaped
 from guidefold.acting.fitting import check
 from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig, Config, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import chosen_denoiser, denoisers
-from guidefold.distillation.loop import Loop, frozen
+from guidefold.distillation.folder import alone_in, claim, is_own
+from guidefold.distillation.freezing import frozen, settled
+from guidefold.distillation.loop import Loop
 from guidefold.distillation.states import OnlineStates, RecordedStates, Source, told_by
 from guidefold.distillation.student import Student
-from guidefold.errors import InputError, SeveralDenoisersError, TrainingError
-from guidefold.files import make_folder, writing
+from guidefold.errors import InputError, SeveralDenoisersError
+from guidefold.files import named
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import from_pretrained, start_from
+from guidefold.memory import memory_told
 from guidefold.processes import place
+from guidefold.room import forked
 from guidefold.trajectories.additions import added_to
 from guidefold.trajectories.conditions import draw
 from guidefold.trajectories.dataset import held_out
@@ -36,6 +40,7 @@ from guidefold.trajectories.several import Folders, drawn_of, identity_of, open_
 from guidefold.trajectories.store import Store
 from guidefold.ui import progress
 
+FEWER = "give --offload model, or a smaller record_batch and another folder; the shards before are kept"
 Conditions = Sequence[str] | Sequence[int] | str | Path
 
 
@@ -56,7 +61,7 @@ def record(
     """Record guided trajectories of a pipeline into a store; an interrupted recording goes on where it stopped.
 
     Several processes, as `torchrun` starts them, share the work, and each returns when all of it is done. `arguments`
-    go to the pipeline's call, such as `height=512`. Raises InputError, ModelError or StoreError.
+    go to the pipeline's call, such as `height=512, width=512`. Raises InputError, ModelError or StoreError.
     """
     return recorded(Recorder(pipe, as_conditions(conditions), config or TrajectoryConfig(), **arguments), output)
 
@@ -71,7 +76,9 @@ def recorded(recorder: Recorder, output: str | Path) -> Store:
     with progress("Recording", config.trajectories, done) as bar:
         for number in missing:
             trajectories = store.shard_trajectories(number)
-            store.write_shard(number, recorder.shard(trajectories))
+            with memory_told(FEWER):
+                states = recorder.shard(trajectories)
+            store.write_shard(number, states)
             bar.advance(len(trajectories))
         while world > 1 and not store.complete:
             time.sleep(1)
@@ -96,23 +103,27 @@ def train(
     left as it was. Without `adapter` the new one has the shape of `config.init`, or the default. `arguments` go to the
     pipeline's call where trajectories are made on the fly. Raises InputError, ModelError, StoreError or TrainingError.
     """
-    config, trajectory = config or TrainConfig(), trajectory or TrajectoryConfig()
+    config, trajectory, folder = config or TrainConfig(), trajectory or TrajectoryConfig(), named(output)
     check_tracker(config)
     source = open_source(pipe, store, conditions, config, trajectory, arguments)
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
+    how = settled(config, denoiser)
     folder = Path(output)
     student = Student(denoiser, new_adapter(denoiser, source.spec, adapter, config), source.static)
-    student.adapter.trained = origin(pipe, denoiser, config, source.trajectory) | student.adapter.trained
+    told = origin(pipe, denoiser, config, source.trajectory) | shaped_by(pipe, source, arguments)
+    student.adapter.trained = told | student.adapter.trained
     claim(folder, told_of(student.adapter, denoiser, config, source.trajectory, source.identity))
-    student.adapter.attach(denoiser)
-    try:
-        with frozen(denoiser, gradient_checkpointing=config.gradient_checkpointing):
-            if isinstance(source, OnlineStates):
-                source.adapter = student.adapter
-            Loop(student, source, config, folder).run()
-    finally:
-        student.adapter.detach()
-    return from_pretrained(folder / "best")
+    with alone_in(folder):
+        student.adapter.attach(denoiser)
+        try:
+            checkpointing = bool(how.gradient_checkpointing)
+            with frozen(denoiser, gradient_checkpointing=checkpointing, compile=how.compile):
+                if isinstance(source, OnlineStates):
+                    source.adapter = student.adapter
+                Loop(student, source, how, folder).run()
+        finally:
+            student.adapter.detach()
+        return from_pretrained(folder / "best")
 
 
 def check_tracker(config: TrainConfig) -> None:
@@ -129,7 +140,8 @@ def check_run(recorder: Recorder, output: Path, adapter: AdapterConfig | None, c
     drawn = [draw(recorder.config, recorder.conditions, number).condition for number in numbers]
     held_out(torch.tensor(drawn), config.validation)
     denoiser = chosen_denoiser(recorder.pipe, recorder.spec.denoiser)
-    with torch.random.fork_rng():
+    settled(config, denoiser)
+    with forked(denoiser):
         made = new_adapter(denoiser, recorder.spec, adapter, config)
     is_own(output, told_of(made, denoiser, config, drawn_of([store]), identity_of([store])))
 
@@ -139,7 +151,9 @@ def new_adapter(
 ) -> Adapter:
     """Return the adapter that a run starts with. Raises InputError or ModelError where it does not fit."""
     torch.manual_seed(config.seed)
-    made = Adapter.build(denoiser, spec, adapter_config(adapter, config))
+    settings = adapter_config(adapter, config)
+    with memory_told(f"give less than rank {settings.rank} and width {settings.width}"):
+        made = Adapter.build(denoiser, spec, settings)
     check(made, denoiser)
     if config.init is not None:
         start_from(made, config.init)
@@ -177,12 +191,25 @@ def open_source(
     return RecordedStates(stores, config)
 
 
+def denoiser_of(store: Folders | None) -> str | None:
+    """Return the component that a store was recorded of, where guidance ran several. Raises StoreError."""
+    return None if store is None else open_stores(store)[0].header["spec"].get("denoiser")
+
+
 def origin(pipe: Any, denoiser: Any, config: TrainConfig, trajectory: TrajectoryConfig) -> dict[str, Any]:
     """Return what an adapter says of its training."""
     name = getattr(pipe, "name_or_path", None) or getattr(denoiser, "name_or_path", None) or type(denoiser).__name__
     base = Path(str(name)).name if Path(str(name)).exists() else str(name)  # a local path is nobody else's business
     scales = {"scale_min": trajectory.scale_min, "scale_max": trajectory.scale_max}
     return {"base": base, "base_fingerprint": fingerprint(denoiser), "source": config.source, **scales}
+
+
+def shaped_by(pipe: Any, source: Source, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what guidance was shaped by, besides the dials, where it was recorded."""
+    if isinstance(source, RecordedStates):
+        arguments = source.arguments
+    found = shaped(pipe, arguments, source.spec.offs) if callable(pipe) and not isinstance(pipe, nn.Module) else {}
+    return {"arguments": found} if found else {}
 
 
 def told_of(
@@ -193,48 +220,6 @@ def told_of(
     told = {name: values.to_dict() for name, values in settings.items()}
     added = json.dumps(plain(added_to(denoiser)), sort_keys=True)
     return told | {"model": fingerprint(denoiser), "data": data} | ({"added": added} if added != "{}" else {})
-
-
-def is_own(folder: Path, wanted: dict[str, Any]) -> bool:
-    """Tell whether a folder is this run's already, and not a new one. Raises TrainingError for another run's."""
-    path = folder / "run.json"
-    if path.exists():
-        try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise TrainingError(f"{path} is damaged ({error}); give another output folder") from error
-        for group, values in wanted.items():
-            for key, value in values.items() if isinstance(values, dict) else [(group, values)]:
-                before = found.get(group, {}).get(key) if isinstance(values, dict) else found.get(group)
-                if before != value:
-                    raise TrainingError(
-                        f"{folder} holds a run with {key} {before!r}, not {value!r}; give another output folder"
-                    )
-        return True
-    if folder.is_file():
-        raise TrainingError(f"{folder} is a file; give another output folder")
-    if folder.exists() and any(not is_ours(path.name) for path in folder.iterdir()):
-        raise TrainingError(f"{folder} is not empty and holds no run; give another output folder")
-    return False
-
-
-def claim(folder: Path, wanted: dict[str, Any]) -> None:
-    """Make a folder a run's own, unless it is already.
-
-    Raises TrainingError for another run's, and InputError for a place that cannot be written.
-    """
-    if is_own(folder, wanted):
-        return
-    path = make_folder(folder) / "run.json"
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # of several processes each has its own
-    with writing(path):
-        partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-
-
-def is_ours(name: str) -> bool:
-    """Tell whether a file may lie where a run starts: a store made before, or what a killed process left."""
-    return name == "store" or name.endswith(".partial")
 
 
 def guided_denoisers(
@@ -262,10 +247,10 @@ def distill(
     """Record if the source is recorded, then train; the same call resumes. Returns the best adapter.
 
     Where guidance runs several denoisers and none is named, each gets an adapter; they are returned, and saved in
-    best/, together. `arguments` go to the pipeline's call, such as `height=512`. What the settings tell to be wrong is
-    raised before anything is recorded: InputError, ModelError, StoreError or TrainingError.
+    best/, together. `arguments` go to the pipeline's call, such as `height=512, width=512`. What the settings tell to
+    be wrong is raised before anything is recorded: InputError, ModelError, StoreError or TrainingError.
     """
-    config, trajectory, output = config or TrainConfig(), trajectory or TrajectoryConfig(), Path(output)
+    config, trajectory, output = config or TrainConfig(), trajectory or TrajectoryConfig(), named(output)
     prompts = as_conditions(conditions)
     names = guided_denoisers(pipe, prompts, trajectory, arguments)
     runs = {output / name: replace(trajectory, denoiser=name) for name in names} or {output: trajectory}

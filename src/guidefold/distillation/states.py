@@ -61,6 +61,7 @@ class RecordedStates:
         self.config, self.trajectory = config, drawn_of(stores)
         self.identity = identity_of(stores)
         self.spec, self.static = told_by(stores[0])
+        self.arguments: dict[str, Any] = stores[0].header.get("arguments", {})
         self.training, self.held_out = split(stores, config.validation)
 
     def batch(self, step: int) -> States:
