@@ -81,6 +81,7 @@ def base(name: str, places: dict[str, Path], out: Path) -> list[str]:
         "train": [*model, *output, "--store", str(places["store"]), *learnt],
         "distill": [*model, *prompts, *output, *recorded, *learnt],
         "merge": [adapter, adapter, *output],
+        "export": [adapter, *model, *prompts, "--guidance-scale", "4", "--output", str(out / "lora.safetensors")],
         "sample": ["a fox", *model, "--adapter", adapter, *output, "--sampling-steps", "2"],
         "eval": [*model, "--adapter", adapter, *prompts, *output, *few],
         "report": [str(places["run"]), "--output", str(out / "report.html")],
