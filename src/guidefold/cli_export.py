@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from guidefold.options import number
+from guidefold.options import number, path
 
 
 def add_export(commands: Any) -> None:
@@ -14,7 +14,7 @@ def add_export(commands: Any) -> None:
     command.add_argument("--guidance-scale", type=number, metavar="X", required=True, help="the scale to write it for")
     text = "kohya for UNets, diffusers (PEFT) for others; default: what most programs read"
     command.add_argument("--format", choices=("kohya", "diffusers"), dest="style", help=text)
-    output = {"type": Path, "default": Path("adapter.safetensors"), "metavar": "FILE"}
+    output = {"type": path, "default": Path("adapter.safetensors"), "metavar": "FILE"}
     command.add_argument("--output", **output, help="file to write (default: %(default)s)")
     add_model(command)
     add_call(command)
