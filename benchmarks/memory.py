@@ -1,7 +1,7 @@
 """What recording and training need of memory: computed for published models, and measured for SDXL on this machine.
 
-`python benchmarks/memory.py` computes; `python benchmarks/memory.py --measure` trains SDXL, with random weights, for one
-step in two parts and one validation, and tells the most memory the process ever held. On a CPU that multiplies bfloat16
+`python benchmarks/memory.py` computes; with `--measure` it trains SDXL, with random weights, for one step in two
+parts and one validation, and tells the most memory the process ever held. On a CPU that multiplies bfloat16
 slowly each layer of that run computes in float32, with weights that are kept in bfloat16.
 """
 

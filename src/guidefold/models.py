@@ -68,7 +68,6 @@ def load_denoiser(
 @contextmanager
 def loading(model: str) -> Iterator[None]:
     """Raise ModelError, or InputError where there is no room, in place of what loading a model raises."""
-    advice = "give offload group, quantize nf4, or a device with more memory"
     try:
         with memory_told("give offload group, quantize nf4, or a device with more memory"):
             yield
