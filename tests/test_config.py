@@ -108,3 +108,20 @@ def test_an_unreadable_file_is_named(text: str | None, tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"cannot read settings from .*settings\.toml"):
         AdapterConfig.from_toml(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (
+            lambda: TrajectoryConfig(trajectories=10**12),
+            "at least 1 and at most 10,000,000",
+        ),
+        (lambda: EvalConfig(images=10**12), "images is 1000000000000; give at least 4 and at most"),
+        (lambda: TrajectoryConfig(negatives=("a \ud800",)), "negatives is 'a \\ud800', which holds half a character"),
+    ],
+)
+def test_what_would_run_for_ever_or_cannot_be_written_is_refused(make, told):
+    with pytest.raises(InputError) as caught:
+        make()
+    assert told in str(caught.value)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from guidefold import __version__
+from guidefold.cli_export import add_export
 from guidefold.config import AdapterConfig, Config, EvalConfig, HoldingConfig, TrainConfig, TrajectoryConfig
 from guidefold.errors import GuidefoldError, InputError
 from guidefold.options import Gather, assignment, number, path, positive, seed
@@ -114,7 +115,7 @@ def parser() -> Parser:
     root = Parser(prog="guidefold", description="Fold classifier-free guidance into one forward pass.")
     root.add_argument("--version", action="version", version=f"guidefold {__version__}")
     commands = root.add_subparsers(metavar="COMMAND", required=True)
-    making = (add_demo, add_observe, add_record, add_train, add_distill, add_merge)
+    making = (add_demo, add_observe, add_record, add_train, add_distill, add_merge, add_export)
     for add in (*making, add_sample, add_eval, add_report, add_info):
         add(commands)
     return root

@@ -21,6 +21,7 @@ from guidefold.evaluation.evaluate import evaluate as judge_adapter
 from guidefold.evaluation.evaluate import to_image
 from guidefold.evaluation.results import VARIANTS, Evaluation
 from guidefold.evaluation.sampling import sample as sample_batch
+from guidefold.exporting import export as export
 from guidefold.files import exists, make_folder, read_object
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup

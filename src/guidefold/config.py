@@ -21,6 +21,7 @@ Source = Literal["recorded", "online"]
 Tracker = Literal["tensorboard", "wandb"]
 
 LARGEST = 2**63
+MANY = 10_000_000  # trajectories or images: a hundred times what anybody needs, and still counted in seconds
 
 
 def setting(default: Any, text: str) -> Any:
@@ -44,7 +45,7 @@ class Config:
             for value in values if isinstance(values, tuple) else (values,):
                 if not low <= value <= high or (above and value == low):
                     least = f"more than {low:g}" if above else f"at least {low:g}"
-                    most = "" if high == math.inf else f" and at most {high:g}"
+                    most = "" if high == math.inf else f" and at most {high:,}"
                     raise InputError(f"{name} is {value}; give {least}{most}")
 
     @classmethod
@@ -91,6 +92,8 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         raise InputError(f"{name} is {value!r}; give true or false")
     if hint is str and not isinstance(value, str):
         raise InputError(f"{name} is {value!r}; give a text")
+    if isinstance(value, str) and value != value.encode("utf-8", "ignore").decode("utf-8"):
+        raise InputError(f"{name} is {value!r}, which holds half a character; write it whole, in UTF-8")
     return value
 
 
@@ -170,7 +173,8 @@ class TrajectoryConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("trajectories sampling_steps keep record_batch shard", 1)
+        self.within("trajectories", 1, MANY)
+        self.within("sampling_steps keep record_batch shard", 1)
         if self.keep > self.sampling_steps:
             raise InputError(f"keep is {self.keep} of {self.sampling_steps} sampling_steps; keep at most all of them")
         self.dial_ranges()
@@ -251,4 +255,4 @@ class EvalConfig(Config):
         if repeats := sorted({scale for scale in self.scales if self.scales.count(scale) > 1}):
             raise InputError(f"scales has {repeats[0]:g} more than once; give each scale once")
         self.within("sampling_steps eval_batch", 1)
-        self.within("images", 4)  # precision and recall look at three neighbours of each
+        self.within("images", 4, MANY)  # precision and recall look at three neighbours of each

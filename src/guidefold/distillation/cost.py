@@ -59,7 +59,7 @@ def training_cost(
         with frozen(denoiser, gradient_checkpointing=bool(config.gradient_checkpointing)), torch.enable_grad():
             for _ in range(2):  # the first step warms up
                 start = time.perf_counter()
-                weight = guidance_weights(states["pred_cond"], states["pred_guided"])
+                weight = guidance_weights(states["energy"])
                 guidance_loss(student(states), states["pred_guided"], weight).backward()
     finally:
         trial.detach()

@@ -149,7 +149,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.source.batch(step)
-        weight = guidance_weights(batch["pred_cond"], batch["pred_guided"])
+        weight = guidance_weights(batch["energy"])
         # processes average their gradients, so that each asks for as many times its share
         states = self.mine(batch | {"weight": weight * self.accelerator.num_processes})
         total, self.best.parts = self.parts.fitting(self.best.parts, lambda parts: self.gradients(states, parts))

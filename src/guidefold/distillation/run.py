@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from guidefold.acting.arguments import shaped
 from guidefold.acting.fitting import check
 from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig, Config, TrainConfig, TrajectoryConfig
@@ -19,7 +20,7 @@ from guidefold.denoiser import chosen_denoiser, denoisers
 from guidefold.distillation.folder import alone_in, claim, is_own
 from guidefold.distillation.freezing import frozen, settled
 from guidefold.distillation.loop import Loop
-from guidefold.distillation.states import OnlineStates, RecordedStates, Source
+from guidefold.distillation.states import OnlineStates, RecordedStates, Source, told_by
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, SeveralDenoisersError
 from guidefold.files import named
@@ -67,8 +68,9 @@ def record(
 
 def recorded(recorder: Recorder, output: str | Path) -> Store:
     """Return the complete store of a recorder, after making what is missing of it."""
-    store, config = Store.create(output, header=recorder.header()), recorder.config
     rank, world = place()
+    store, config = Store.create(output, header=recorder.header()), recorder.config
+    store.check_shards()
     missing = [number for number in store.missing_shards() if number % world == rank]
     done = config.trajectories - sum(len(store.shard_trajectories(number)) for number in missing)
     with progress("Recording", config.trajectories, done) as bar:
@@ -108,7 +110,8 @@ def train(
     how = settled(config, denoiser)
     folder = Path(output)
     student = Student(denoiser, new_adapter(denoiser, source.spec, adapter, config), source.static)
-    student.adapter.trained = origin(pipe, denoiser, config, source.trajectory) | student.adapter.trained
+    told = origin(pipe, denoiser, config, source.trajectory) | shaped_by(pipe, source, arguments)
+    student.adapter.trained = told | student.adapter.trained
     claim(folder, told_of(student.adapter, denoiser, config, source.trajectory, source.identity))
     with alone_in(folder):
         student.adapter.attach(denoiser)
@@ -182,7 +185,7 @@ def open_source(
     if store is None:
         raise InputError("source is recorded but there is no store; record one first, or choose source online")
     stores = open_stores(store)
-    denoiser = chosen_denoiser(pipe, stores[0].header["spec"].get("denoiser"))
+    denoiser = chosen_denoiser(pipe, told_by(stores[0])[0].denoiser)
     stores[0].check_added(added_to(denoiser))
     stores[0].check_model(fingerprint(denoiser))
     return RecordedStates(stores, config)
@@ -199,6 +202,14 @@ def origin(pipe: Any, denoiser: Any, config: TrainConfig, trajectory: Trajectory
     base = Path(str(name)).name if Path(str(name)).exists() else str(name)  # a local path is nobody else's business
     scales = {"scale_min": trajectory.scale_min, "scale_max": trajectory.scale_max}
     return {"base": base, "base_fingerprint": fingerprint(denoiser), "source": config.source, **scales}
+
+
+def shaped_by(pipe: Any, source: Source, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what guidance was shaped by, besides the dials, where it was recorded."""
+    if isinstance(source, RecordedStates):
+        arguments = source.arguments
+    found = shaped(pipe, arguments, source.spec.offs) if callable(pipe) and not isinstance(pipe, nn.Module) else {}
+    return {"arguments": found} if found else {}
 
 
 def told_of(
