@@ -122,7 +122,7 @@ def random_store(folder: Path, denoiser: nn.Module, model: Model) -> Path:
     store = Store.create(folder, header=header)
     shard = {f"call.{name}": value.contiguous() for name, value in call.by_image(3).items()}
     latents = call.tensors[call.latents]
-    shard |= {"pred_guided": torch.randn_like(latents), "pred_cond": torch.randn_like(latents)}
+    shard |= {"pred_guided": torch.randn_like(latents), "energy": torch.full((3,), float(latents[0].numel()))}
     shard |= {"trajectory": torch.arange(3), "step": torch.zeros(3, dtype=torch.long)}
     shard |= {"trajectory.guidance_scale": torch.tensor([3.0, 5.0, 7.0]), "trajectory.condition": torch.arange(3)}
     store.write_shard(0, shard)

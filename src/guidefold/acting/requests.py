@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from guidefold.acting.swaps import Negative
+from guidefold.adapters.scales import numberless
 
 
 @dataclass
@@ -54,7 +55,7 @@ def is_uniform(scale: Tensor) -> bool:
     """Tell whether all images have the same scales, where they can be looked at."""
     if len(scale) == 1:
         return True
-    return scale.device.type != "meta" and bool((scale == scale[:1]).all())
+    return not numberless(scale) and bool((scale == scale[:1]).all())
 
 
 REQUESTS: ContextVar[Mapping[int, Request]] = ContextVar("guidefold_requests")
