@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from guidefold import dry_run as cost
 from guidefold import models, ui
 from guidefold.capture import observe as watch
 from guidefold.capture.observe import enough_steps
@@ -14,8 +15,6 @@ from guidefold.config import AdapterConfig, EvalConfig, HoldingConfig, TrainConf
 from guidefold.demo import bundle
 from guidefold.demo.demo import run_demo
 from guidefold.distillation import run
-from guidefold.distillation.cost import Cost, recording_cost, training_cost
-from guidefold.distillation.states import TrialStates
 from guidefold.errors import InputError
 from guidefold.evaluation import gallery
 from guidefold.evaluation.evaluate import evaluate as judge_adapter
@@ -29,7 +28,6 @@ from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import BUNDLED, BUNDLED_FOLDER, check_ours, describe
 from guidefold.keeping.merging import merge as mean_of
 from guidefold.trajectories.prompts import read_conditions
-from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.store import Store
 
 
@@ -45,6 +43,13 @@ def pipeline(
     pipe = models.load_pipeline(model, device, dtype, holding)
     check_arguments(pipe, call, () if has_guider(pipe) else (first_dial(pipe),))
     return pipe
+
+
+def loader(
+    model: str, device: str | None, dtype: str | None, call: dict[str, Any], holding: HoldingConfig
+) -> cost.Loader:
+    """Return how a dry run gets its model, on the CPU first."""
+    return cost.Loader(pipeline=pipeline, model=model, device=device, dtype=dtype, holding=holding, call=call)
 
 
 def observe(
@@ -87,10 +92,10 @@ def record(
 ) -> None:
     """Record guided trajectories of a teacher into a store."""
     prompts = read_conditions(conditions)
-    pipe = pipeline(model, device, dtype, call, holding)
     if dry_run:
-        show_cost(recording_cost(Recorder(pipe, prompts, trajectory, **call)))
+        cost.record(loader(model, device, dtype, call, holding), prompts, trajectory)
         return
+    pipe = pipeline(model, device, dtype, call, holding)
     store = run.record(pipe, prompts, output, trajectory, **call)
     ui.say(f"{trajectory.trajectories} trajectories in {store.folder}")
 
@@ -112,8 +117,11 @@ def train(
 ) -> None:
     """Train an adapter on stores, or on states made on the fly from conditions."""
     prompts = None if conditions is None else read_conditions(conditions)
-    if not dry_run:
-        make_folder(output)
+    if dry_run:
+        made = loader(model, device, dtype, call, holding)
+        cost.train(made, store, prompts, adapter, train, trajectory)
+        return
+    make_folder(output)
     # a store has been recorded already: encoders and VAE stay where they are
     alone = train.source == "recorded" and not call
     pipe = (
@@ -121,10 +129,6 @@ def train(
         if alone
         else pipeline(model, device, dtype, call, holding)
     )
-    if dry_run:
-        source = run.open_source(pipe, store, prompts, train, trajectory, call)
-        show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
-        return
     trained = run.train(
         pipe, output, store=store, conditions=prompts, adapter=adapter, config=train, trajectory=trajectory, **call
     )
@@ -147,16 +151,10 @@ def distill(
 ) -> None:
     """Record and train in one go."""
     prompts = read_conditions(conditions)
-    pipe = pipeline(model, device, dtype, call, holding)
     if dry_run:
-        if train.source == "recorded":
-            recorder = Recorder(pipe, prompts, trajectory, **call)
-            show_cost(recording_cost(recorder))
-            source = TrialStates(recorder, train)
-        else:
-            source = run.open_source(pipe, None, prompts, train, trajectory, call)
-        show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
+        cost.distill(loader(model, device, dtype, call, holding), prompts, adapter, train, trajectory)
         return
+    pipe = pipeline(model, device, dtype, call, holding)
     trained = run.distill(pipe, prompts, output, adapter=adapter, trajectory=trajectory, config=train, **call)
     say_trained(trained, output)
 
@@ -175,17 +173,6 @@ def say_trained(adapter: Adapter | AdapterGroup, output: Path) -> None:
     recovered = adapter.trained.get("recovered")
     figure = "" if recovered is None else f", which recovers {recovered:.1%} of guidance on held-out conditions"
     ui.say(f"the best adapter is in {output / 'best'}{figure}")
-
-
-def show_cost(cost: Cost) -> None:
-    """Print what a run would cost."""
-    rows = [
-        ("teacher passes", f"{cost.teacher_passes:,}"),
-        ("student passes, forward and backward", f"{cost.student_passes:,}"),
-        ("disk", ui.size(cost.store_bytes)),
-        ("time, from a short trial", ui.duration(cost.seconds)),
-    ]
-    ui.table("This would cost", ("what", "how much"), rows)
 
 
 def sample(

@@ -10,6 +10,7 @@ from torch import nn
 from guidefold.config import HoldingConfig
 from guidefold.demo import bundle
 from guidefold.distillation.freezing import has_bf16
+from guidefold.distillation.sharding import is_asked
 from guidefold.errors import GuidefoldError, InputError, ModelError
 from guidefold.evaluation.judge import Judge, inception
 from guidefold.holding import check_holding
@@ -25,6 +26,8 @@ from guidefold.texts import reason
 
 def best_device(device: str | None) -> str:
     """Return the device asked for, or the best there is. Raises InputError for one that is not there."""
+    if device is None and is_asked():
+        return "cpu"  # from where each process takes its part
     if device is None:
         return own_gpu() if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
