@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn
 
 from guidefold import __version__
 from guidefold.cli_export import add_export
-from guidefold.config import AdapterConfig, Config, EvalConfig, TrainConfig, TrajectoryConfig
+from guidefold.config import AdapterConfig, Config, EvalConfig, HoldingConfig, TrainConfig, TrajectoryConfig
 from guidefold.errors import GuidefoldError, InputError
 from guidefold.options import Gather, assignment, number, path, positive, seed
 from guidefold.streams import escape_unknown, finish
@@ -138,7 +138,7 @@ def add_observe(commands: Any) -> None:
 
 
 def add_record(commands: Any) -> None:
-    groups: Groups = {"trajectory": TrajectoryConfig}
+    groups: Groups = {"trajectory": TrajectoryConfig, "holding": HoldingConfig}
     command = add_command(commands, "record", "record guided trajectories of a teacher into a store", groups)
     add_model(command)
     add_call(command)
@@ -149,6 +149,7 @@ def add_record(commands: Any) -> None:
 
 def add_train(commands: Any) -> None:
     groups: Groups = {"adapter": AdapterConfig, "train": TrainConfig, "trajectory": TrajectoryConfig}
+    groups["holding"] = HoldingConfig
     command = add_command(commands, "train", "train an adapter on a store, or on states made on the fly", groups)
     add_model(command)
     add_call(command)
@@ -161,6 +162,7 @@ def add_train(commands: Any) -> None:
 
 def add_distill(commands: Any) -> None:
     groups: Groups = {"adapter": AdapterConfig, "trajectory": TrajectoryConfig, "train": TrainConfig}
+    groups["holding"] = HoldingConfig
     command = add_command(commands, "distill", "record and train in one go", groups)
     add_model(command)
     add_call(command)
@@ -179,7 +181,9 @@ def add_merge(commands: Any) -> None:
 
 
 def add_sample(commands: Any) -> None:
-    command = add_command(commands, "sample", "sample images with one pass a step")
+    groups: Groups = {"holding": HoldingConfig}
+    command = add_command(commands, "sample", "sample images with one pass a step", groups)
+    command.usage = f"{command.prog} [OPTION ...] PROMPT [PROMPT ...]"
     command.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to show, one image each and per scale")
     add_model(command)
     add_call(command)
@@ -197,7 +201,7 @@ def add_sample(commands: Any) -> None:
 
 
 def add_eval(commands: Any) -> None:
-    groups: Groups = {"evaluation": EvalConfig}
+    groups: Groups = {"evaluation": EvalConfig, "holding": HoldingConfig}
     command = add_command(commands, "eval", "compare teacher, bare model and student", groups, function="evaluate")
     add_model(command)
     add_call(command)
@@ -273,8 +277,8 @@ def add_model(command: Parser) -> None:
     text = "a diffusers folder or hub name, or the bundled teacher (default: %(default)s)"
     command.add_argument("--model", default="bundled", metavar="MODEL", help=text)
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default: the best there is")
-    dtypes = ("float32", "float16", "bfloat16")
-    command.add_argument("--dtype", choices=dtypes, default="float32", help="of the weights (default: %(default)s)")
+    text = "of the weights; default: bfloat16 on GPUs, float32 elsewhere"
+    command.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help=text)
 
 
 def add_adapter(command: Parser) -> None:

@@ -10,7 +10,7 @@ from guidefold.capture import observe as watch
 from guidefold.capture.observe import enough_steps
 from guidefold.capture.run import as_conditions, check_arguments
 from guidefold.capture.switch import first_dial, has_guider
-from guidefold.config import AdapterConfig, EvalConfig, TrainConfig, TrajectoryConfig
+from guidefold.config import AdapterConfig, EvalConfig, HoldingConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.demo.demo import run_demo
 from guidefold.distillation import run
@@ -38,15 +38,17 @@ def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
     run_demo(output, minutes=minutes, quick=quick)
 
 
-def pipeline(model: str, device: str | None, dtype: str, call: dict[str, Any]) -> Any:
+def pipeline(
+    model: str, device: str | None, dtype: str | None, call: dict[str, Any], holding: HoldingConfig | None = None
+) -> Any:
     """Load a pipeline whose call takes these arguments, none of which is its scale. Raises InputError or ModelError."""
-    pipe = models.load_pipeline(model, device, dtype)
+    pipe = models.load_pipeline(model, device, dtype, holding)
     check_arguments(pipe, call, () if has_guider(pipe) else (first_dial(pipe),))
     return pipe
 
 
 def observe(
-    *, model: str, call: dict[str, Any], prompt: str, guidance_scale: float, device: str | None, dtype: str
+    *, model: str, call: dict[str, Any], prompt: str, guidance_scale: float, device: str | None, dtype: str | None
 ) -> None:
     """Watch how a pipeline does guidance, and whether it can be folded."""
     pipe = pipeline(model, device, dtype, call)
@@ -79,12 +81,13 @@ def record(
     output: Path,
     trajectory: TrajectoryConfig,
     device: str | None,
-    dtype: str,
+    dtype: str | None,
+    holding: HoldingConfig,
     dry_run: bool,
 ) -> None:
     """Record guided trajectories of a teacher into a store."""
     prompts = read_conditions(conditions)
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, device, dtype, call, holding)
     if dry_run:
         show_cost(recording_cost(Recorder(pipe, prompts, trajectory, **call)))
         return
@@ -103,14 +106,21 @@ def train(
     train: TrainConfig,
     trajectory: TrajectoryConfig,
     device: str | None,
-    dtype: str,
+    dtype: str | None,
+    holding: HoldingConfig,
     dry_run: bool,
 ) -> None:
     """Train an adapter on stores, or on states made on the fly from conditions."""
     prompts = None if conditions is None else read_conditions(conditions)
     if not dry_run:
         make_folder(output)
-    pipe = pipeline(model, device, dtype, call)
+    # a store has been recorded already: encoders and VAE stay where they are
+    alone = train.source == "recorded" and not call
+    pipe = (
+        models.load_denoiser(model, device, dtype, run.denoiser_of(store), holding)
+        if alone
+        else pipeline(model, device, dtype, call, holding)
+    )
     if dry_run:
         source = run.open_source(pipe, store, prompts, train, trajectory, call)
         show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
@@ -131,12 +141,13 @@ def distill(
     trajectory: TrajectoryConfig,
     train: TrainConfig,
     device: str | None,
-    dtype: str,
+    dtype: str | None,
+    holding: HoldingConfig,
     dry_run: bool,
 ) -> None:
     """Record and train in one go."""
     prompts = read_conditions(conditions)
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, device, dtype, call, holding)
     if dry_run:
         if train.source == "recorded":
             recorder = Recorder(pipe, prompts, trajectory, **call)
@@ -190,7 +201,8 @@ def sample(
     seed: int,
     compare: bool,
     device: str | None,
-    dtype: str,
+    dtype: str | None,
+    holding: HoldingConfig,
 ) -> None:
     """Sample images in one pass a step; with `compare`, also teacher and bare model from the same noise, as a grid."""
     chosen = None if adapter is None else models.load_adapter(adapter)
@@ -198,7 +210,7 @@ def sample(
         raise InputError("--compare needs an adapter to compare; leave out --no-adapter")
     check_names(guidance_scale)
     make_folder(output)
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, device, dtype, call, holding)
     if "negative_prompt" in call:
         raise InputError(
             f"negative_prompt={call['negative_prompt']!r} is no argument for --call; use --negative-prompt"
@@ -236,7 +248,8 @@ def evaluate(
     output: Path,
     evaluation: EvalConfig,
     device: str | None,
-    dtype: str,
+    dtype: str | None,
+    holding: HoldingConfig,
 ) -> None:
     """Compare teacher, bare model and student; write evaluation.json, pictures and report.html."""
     if conditions is None and model != BUNDLED:
@@ -244,7 +257,7 @@ def evaluate(
     prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
     chosen, judge = models.load_adapter(adapter), models.load_judge(model)
     gallery.check_place(make_folder(output))
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, device, dtype, call, holding)
     results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
     gallery.save_results(output, results, pictures)
     show_evaluation(results)

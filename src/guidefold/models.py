@@ -1,16 +1,24 @@
 """Load what a command names: a diffusers pipeline, an adapter, a judge; "bundled" is what comes with guidefold."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
+from guidefold.config import HoldingConfig
 from guidefold.demo import bundle
-from guidefold.errors import InputError, ModelError
+from guidefold.distillation.freezing import has_bf16
+from guidefold.errors import GuidefoldError, InputError, ModelError
 from guidefold.evaluation.judge import Judge, inception
-from guidefold.hush import hushed
+from guidefold.holding import check_holding
+from guidefold.holding import load_denoiser as denoiser_of
+from guidefold.holding import load_pipeline as pipeline_of
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import BUNDLED, load
+from guidefold.memory import memory_told
 from guidefold.processes import own_gpu
 from guidefold.texts import reason
 
@@ -30,16 +38,42 @@ def best_device(device: str | None) -> str:
     return device
 
 
-def load_pipeline(model: str, device: str | None, dtype: str) -> Any:
-    """Return a pipeline on its device. Raises ModelError when it cannot be loaded."""
-    place, kind = best_device(device), getattr(torch, dtype)
-    if model == BUNDLED:
-        return bundle.load_teacher(place, kind)
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+def best_dtype(dtype: str | None, place: str) -> torch.dtype:
+    """Return the precision asked for, or bfloat16 on GPUs that have it and float32 elsewhere."""
+    return getattr(torch, dtype or ("bfloat16" if has_bf16(torch.device(place).type) else "float32"))
 
+
+def load_pipeline(model: str, device: str | None, dtype: str | None, holding: HoldingConfig | None = None) -> Any:
+    """Return a pipeline on its device, its weights held as asked. Raises InputError or ModelError."""
+    place, holding = best_device(device), holding or HoldingConfig()
+    kind = best_dtype(dtype, place)
+    check_holding(holding, place)
+    if model == BUNDLED and holding == HoldingConfig():
+        return bundle.load_teacher(place, kind)
+    with loading(model):
+        return pipeline_of(str(bundle.TEACHER) if model == BUNDLED else model, place, kind, holding)
+
+
+def load_denoiser(
+    model: str, device: str | None, dtype: str | None, name: str | None, holding: HoldingConfig | None = None
+) -> nn.Module:
+    """Return a pipeline's denoiser alone, which is all that training from a store needs. Raises as `load_pipeline`."""
+    place, holding = best_device(device), holding or HoldingConfig()
+    check_holding(holding, place)
+    with loading(model):
+        source = str(bundle.TEACHER) if model == BUNDLED else model
+        return denoiser_of(source, name, place, best_dtype(dtype, place), holding)
+
+
+@contextmanager
+def loading(model: str) -> Iterator[None]:
+    """Raise ModelError, or InputError where there is no room, in place of what loading a model raises."""
+    advice = "give offload group, quantize nf4, or a device with more memory"
     try:
-        with hushed():  # no pickle, whoever wrote the folder
-            return DiffusionPipeline.from_pretrained(model, dtype=kind, use_safetensors=True).to(place)
+        with memory_told("give offload group, quantize nf4, or a device with more memory"):
+            yield
+    except GuidefoldError:
+        raise
     except Exception as error:  # what a stranger's folder may break has no end of types
         raise ModelError(
             f"cannot load a pipeline from {model}: {reason(error)}; give a folder of diffusers, or a hub name"
