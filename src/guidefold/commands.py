@@ -17,9 +17,8 @@ from guidefold.distillation import run
 from guidefold.distillation.cost import Cost, recording_cost, training_cost
 from guidefold.distillation.states import TrialStates
 from guidefold.errors import InputError
-from guidefold.evaluation import gallery
+from guidefold.evaluation import gallery, media
 from guidefold.evaluation.evaluate import evaluate as judge_adapter
-from guidefold.evaluation.evaluate import to_image
 from guidefold.evaluation.results import VARIANTS, Evaluation
 from guidefold.evaluation.sampling import sample as sample_batch
 from guidefold.files import make_folder, read_object
@@ -189,7 +188,7 @@ def sample(
     device: str | None,
     dtype: str,
 ) -> None:
-    """Sample images in one pass a step; with `compare`, also teacher and bare model from the same noise, as a grid."""
+    """Sample in one pass a step; with `compare`, also teacher and bare model from the same noise, as a grid."""
     chosen = None if adapter is None else models.load_adapter(adapter)
     if compare and chosen is None:
         raise InputError("--compare needs an adapter to compare; leave out --no-adapter")
@@ -207,13 +206,15 @@ def sample(
         columns = {}
         for variant in variants:
             done = sample_batch(pipe, prompts, variant, scale, steps=sampling_steps, seed=seed, adapter=chosen, **more)
-            columns[variant] = [to_image(picture) for picture in done.pictures]
-            for number, image in enumerate(columns[variant]):
-                gallery.save_image(image, output / f"{number:03d}-{variant}-{scale:g}.png")
-            print(f"{variant} at {scale:g}: {done.passes:g} passes a step, {ui.duration(done.seconds)} an image")
+            columns[variant] = [
+                gallery.save_made(pipe, done.kind, one, output / f"{number:03d}-{variant}-{scale:g}", call)
+                for number, one in enumerate(done.outputs)
+            ]
+            cost = f"{done.passes:g} passes a step, {ui.duration(done.seconds)} {media.KINDS[done.kind]}"
+            print(f"{variant} at {scale:g}: {cost}")
         if compare:
             gallery.save_image(gallery.grid(columns, prompts), output / f"compare-{scale:g}.png")
-    print(f"images are in {output}")
+    print(f"what was made is in {output}")
 
 
 def evaluate(
@@ -231,9 +232,10 @@ def evaluate(
     if conditions is None and model != BUNDLED:
         raise InputError("give prompts to judge on with --conditions")
     prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
-    chosen, judge = models.load_adapter(adapter), models.load_judge(model)
+    chosen = models.load_adapter(adapter)
     make_folder(output)
     pipe = pipeline(model, device, dtype, call)
+    judge = models.load_judge(model, media.check_kind(pipe))
     results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
     gallery.save_results(output, results, pictures)
     show_evaluation(results)
@@ -242,19 +244,7 @@ def evaluate(
 
 def show_evaluation(results: Evaluation) -> None:
     """Print the table of an evaluation."""
-    columns = (
-        "scale",
-        "passes",
-        "time ratio",
-        "recovered",
-        "Fréchet none",
-        "CFG",
-        "adapter",
-        "CLIP none",
-        "CFG",
-        "adapter",
-    )
-    ui.table(f"Judged on {len(results.prompts)} held-out prompts", columns, gallery.table_rows(results))
+    ui.table(f"Judged on {len(results.prompts)} held-out prompts", gallery.COLUMNS, gallery.table_rows(results))
 
 
 def report(*, run: Path, output: Path | None) -> None:

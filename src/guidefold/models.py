@@ -1,5 +1,6 @@
 """Load what a command names: a diffusers pipeline, an adapter, a judge; "bundled" is what comes with guidefold."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -7,11 +8,13 @@ import torch
 from guidefold.demo import bundle
 from guidefold.errors import InputError, ModelError
 from guidefold.evaluation.judge import Judge, inception
+from guidefold.evaluation.media import Kind
 from guidefold.hush import hushed
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import BUNDLED, load
 from guidefold.processes import own_gpu
+from guidefold.ui import say
 
 
 def best_device(device: str | None) -> str:
@@ -52,6 +55,16 @@ def load_adapter(adapter: str) -> Adapter:
     return found
 
 
-def load_judge(model: str) -> Judge:
-    """Return the bundled judge for the bundled teacher, Inception features for any other model."""
-    return bundle.load_judge() if model == BUNDLED else inception()
+def load_judge(model: str, kind: Kind | None) -> Judge | None:
+    """Return the bundled judge for the bundled teacher, else Inception features of pictures and of films' frames.
+
+    None for sounds, and where torch-fidelity is not installed, which is told.
+    """
+    if model == BUNDLED:
+        return bundle.load_judge()
+    if kind == "audios":
+        return None
+    if find_spec("torch_fidelity") is None:
+        say("without features, which need torch-fidelity: pip install 'guidefold[inception]'")
+        return None
+    return inception()

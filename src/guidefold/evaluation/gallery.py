@@ -1,13 +1,17 @@
 """Pictures and figures of an evaluation in a folder, and the report made of them."""
 
 import json
-from collections.abc import Mapping, Sequence
+import wave
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from guidefold.errors import InputError
+from guidefold.evaluation.media import Kind, frames_a_second, sampling_rate, still, to_image
 from guidefold.evaluation.report import PictureRow, write_report
 from guidefold.evaluation.results import Evaluation, Interval, Row, replace_text
 from guidefold.files import writing
@@ -15,17 +19,57 @@ from guidefold.files import writing
 RESULTS = "evaluation.json"
 PICTURES = "pictures"
 NAMES = {"none": "no guidance", "cfg": "CFG", "adapter": "adapter"}
+COLUMNS = (
+    "scale", "passes", "time ratio", "recovered", "latents' distance", "Fréchet none", "CFG", "adapter", "CLIP none",
+    "CFG", "adapter",
+)  # fmt: skip
 MARGIN = 4
 TITLE = 16
 
 
-def save_image(image: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all. Raises InputError where the disk refuses it."""
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all, in the draft that is given. Raises InputError where the disk refuses it."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".partial")
-        image.save(draft, format="PNG")
+        yield draft
         draft.replace(path)
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write a PNG whole or not at all. Raises InputError where the disk refuses it."""
+    with drafted(path) as draft:
+        image.save(draft, format="PNG")
+
+
+def save_film(film: Tensor, path: Path, frames_a_second: float) -> None:
+    """Write a film [F, 3, H, W] as a GIF that goes round. Raises InputError where the disk refuses it."""
+    first, *rest = (to_image(frame) for frame in film)
+    pace = dict(duration=max(20, round(1000 / frames_a_second)), loop=0)  # browsers slow down what is faster
+    with drafted(path) as draft:
+        first.save(draft, format="GIF", save_all=True, append_images=rest, **pace)
+
+
+def save_sound(sound: Tensor, path: Path, rate: int) -> None:
+    """Write a sound [C, T] as a WAV of 16 bits. Raises InputError where the disk refuses it."""
+    numbers = (sound.clamp(-1, 1) * 32767).round().short().T.contiguous().numpy()
+    with drafted(path) as draft, wave.open(str(draft), "wb") as file:
+        file.setnchannels(len(sound))
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(numbers.astype("<i2").tobytes())
+
+
+def save_made(pipe: Any, kind: Kind, one: Tensor, stem: Path, arguments: Mapping[str, Any]) -> Image.Image:
+    """Write a picture, a film's strip and GIF, or a sound's waves and WAV; return what is to be looked at."""
+    shown = still(kind, one)
+    save_image(shown, stem.with_name(f"{stem.name}.png"))
+    if kind == "frames":
+        save_film(one, stem.with_name(f"{stem.name}.gif"), frames_a_second(pipe, arguments))
+    elif kind == "audios":
+        save_sound(one, stem.with_name(f"{stem.name}.wav"), sampling_rate(pipe))
+    return shown
 
 
 def grid(columns: Mapping[str, Sequence[Image.Image]], prompts: Sequence[str]) -> Image.Image:
@@ -136,7 +180,7 @@ def value_of(value: Interval | None, form: str) -> str:
 
 
 def table_rows(results: Evaluation) -> list[list[str]]:
-    """Return a line per scale: passes, time ratio, guidance recovered, Fréchet distance and CLIP score of each."""
+    """Return a line of `COLUMNS` per scale."""
     lines = []
     for scale, rows in by_variant(results).items():
         ordered = [rows[name] for name in NAMES if name in rows]
@@ -148,6 +192,7 @@ def table_rows(results: Evaluation) -> list[list[str]]:
             f"{cfg.seconds_per_image / student.seconds_per_image:.2f}",
         ]
         line += ["" if recovered is None else f"{recovered:.1%}"]
+        line += ["" if student.latent_distance is None else f"{student.latent_distance:.2f}"]
         lines.append(
             line
             + [value_of(row.frechet, ".3f") for row in ordered]
