@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from guidefold.config import AdapterConfig, Config, EvalConfig, TrainConfig, TrajectoryConfig
+from guidefold.config import AdapterConfig, Config, EvalConfig, ModelConfig, TrainConfig, TrajectoryConfig
 from guidefold.errors import GuidefoldError, InputError
 from guidefold.options import Gather, assignment, positive, seed
 
@@ -217,8 +217,13 @@ def add_command(commands: Any, name: str, text: str, groups: Groups | None = Non
 
 
 def add_settings(command: Parser, groups: Groups) -> None:
-    """Add an option for every field of every group; a field that groups share is one option."""
+    """Add a file of settings, and an option for every field of every group."""
     command.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; options given here win over it")
+    add_fields(command, groups)
+
+
+def add_fields(command: Parser, groups: Groups) -> None:
+    """Add an option for every field of every group; a field that groups share is one option."""
     added: dict[str, argparse.Action] = {}
     for group in groups.values():
         section = command.add_argument_group((group.__doc__ or group.__name__).rstrip("."))
@@ -228,7 +233,8 @@ def add_settings(command: Parser, groups: Groups) -> None:
             if item.name in added:
                 added[item.name].help = f"{text}; {added[item.name].help}"
                 continue
-            kind = {**option(hints[item.name]), "default": argparse.SUPPRESS, "help": text + shown(item.default)}
+            taken = {"action": "append", "metavar": "TEXT"} if item.metadata["again"] else option(hints[item.name])
+            kind = {**taken, "default": argparse.SUPPRESS, "help": text + shown(item.default)}
             added[item.name] = section.add_argument(f"--{item.name.replace('_', '-')}", **kind)
 
 
@@ -254,7 +260,7 @@ def option(hint: Any) -> dict[str, Any]:
 
 
 def add_call(command: Parser) -> None:
-    text = "an argument of the pipeline's call, such as height=512, for every image; may be given again for others"
+    text = "an argument of the pipeline's call, such as height=512 or image=@FILE, for every image; may be given again"
     command.add_argument("--call", type=assignment, action=Gather, default={}, metavar="NAME=VALUE", help=text)
 
 
@@ -264,6 +270,9 @@ def add_model(command: Parser) -> None:
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default: the best there is")
     dtypes = ("float32", "float16", "bfloat16")
     command.add_argument("--dtype", choices=dtypes, default="float32", help="of the weights (default: %(default)s)")
+    dress: Groups = {"dress": ModelConfig}
+    command.set_defaults(groups=command.get_default("groups") | dress)
+    add_fields(command, dress)
 
 
 def add_adapter(command: Parser) -> None:

@@ -10,7 +10,7 @@ from guidefold.capture import observe as watch
 from guidefold.capture.observe import enough_steps
 from guidefold.capture.run import as_conditions, check_arguments
 from guidefold.capture.switch import first_dial, has_guider
-from guidefold.config import AdapterConfig, EvalConfig, TrainConfig, TrajectoryConfig
+from guidefold.config import AdapterConfig, EvalConfig, ModelConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.demo.demo import run_demo
 from guidefold.distillation import run
@@ -36,18 +36,25 @@ def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
     run_demo(output, minutes=minutes, quick=quick)
 
 
-def pipeline(model: str, device: str | None, dtype: str, call: dict[str, Any]) -> Any:
+def pipeline(model: str, dress: ModelConfig, device: str | None, dtype: str, call: dict[str, Any]) -> Any:
     """Load a pipeline whose call takes these arguments, none of which is its scale. Raises InputError or ModelError."""
-    pipe = models.load_pipeline(model, device, dtype)
+    pipe = models.load_pipeline(model, device, dtype, dress)
     check_arguments(pipe, call, () if has_guider(pipe) else (first_dial(pipe),))
     return pipe
 
 
 def observe(
-    *, model: str, call: dict[str, Any], prompt: str, guidance_scale: float, device: str | None, dtype: str
+    *,
+    model: str,
+    dress: ModelConfig,
+    call: dict[str, Any],
+    prompt: str,
+    guidance_scale: float,
+    device: str | None,
+    dtype: str,
 ) -> None:
     """Watch how a pipeline does guidance, and whether it can be folded."""
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, dress, device, dtype, call)
     name = None if has_guider(pipe) else first_dial(pipe)
     scale = {} if name is None else {name: guidance_scale}
     check_arguments(pipe, call, scale)
@@ -71,6 +78,7 @@ def observe(
 def record(
     *,
     model: str,
+    dress: ModelConfig,
     call: dict[str, Any],
     conditions: Path,
     output: Path,
@@ -81,7 +89,7 @@ def record(
 ) -> None:
     """Record guided trajectories of a teacher into a store."""
     prompts = read_conditions(conditions)
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, dress, device, dtype, call)
     if dry_run:
         show_cost(recording_cost(Recorder(pipe, prompts, trajectory, **call)))
         return
@@ -92,6 +100,7 @@ def record(
 def train(
     *,
     model: str,
+    dress: ModelConfig,
     call: dict[str, Any],
     store: list[Path] | None,
     conditions: Path | None,
@@ -107,7 +116,7 @@ def train(
     prompts = None if conditions is None else read_conditions(conditions)
     if not dry_run:
         make_folder(output)
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, dress, device, dtype, call)
     if dry_run:
         source = run.open_source(pipe, store, prompts, train, trajectory, call)
         show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
@@ -121,6 +130,7 @@ def train(
 def distill(
     *,
     model: str,
+    dress: ModelConfig,
     call: dict[str, Any],
     conditions: Path,
     output: Path,
@@ -133,7 +143,7 @@ def distill(
 ) -> None:
     """Record and train in one go."""
     prompts = read_conditions(conditions)
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, dress, device, dtype, call)
     if dry_run:
         if train.source == "recorded":
             recorder = Recorder(pipe, prompts, trajectory, **call)
@@ -176,6 +186,7 @@ def show_cost(cost: Cost) -> None:
 def sample(
     *,
     model: str,
+    dress: ModelConfig,
     call: dict[str, Any],
     adapter: str | None,
     prompts: list[str],
@@ -193,7 +204,7 @@ def sample(
     if compare and chosen is None:
         raise InputError("--compare needs an adapter to compare; leave out --no-adapter")
     make_folder(output)
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, dress, device, dtype, call)
     if "negative_prompt" in call:
         raise InputError(
             f"negative_prompt={call['negative_prompt']!r} is no argument for --call; use --negative-prompt"
@@ -220,6 +231,7 @@ def sample(
 def evaluate(
     *,
     model: str,
+    dress: ModelConfig,
     call: dict[str, Any],
     adapter: str,
     conditions: Path | None,
@@ -234,7 +246,7 @@ def evaluate(
     prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
     chosen = models.load_adapter(adapter)
     make_folder(output)
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, dress, device, dtype, call)
     judge = models.load_judge(model, media.check_kind(pipe))
     results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
     gallery.save_results(output, results, pictures)

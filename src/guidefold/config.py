@@ -23,9 +23,9 @@ Tracker = Literal["tensorboard", "wandb"]
 LARGEST = 2**63
 
 
-def setting(default: Any, text: str) -> Any:
-    """Return a dataclass field that carries its own help text."""
-    return field(default=default, metadata={"help": text})
+def setting(default: Any, text: str, *, again: bool = False) -> Any:
+    """Return a dataclass field that carries its own help text; `again` takes one value at a time on a command line."""
+    return field(default=default, metadata={"help": text, "again": again})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +127,18 @@ class AdapterConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.within("rank width", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Config):
+    """Which version of the model is meant, and what is put on it before it teaches or samples."""
+
+    revision: str | None = setting(None, "branch, tag or commit of the model on the Hub")
+    variant: str | None = setting(None, "kind of its weight files, such as fp16")
+    lora: tuple[str, ...] | None = setting(
+        None, "LoRA to merge into the model: PATH or PATH:scale; may be given again for others", again=True
+    )
+    controlnet: str | None = setting(None, "folder or Hub name of a ControlNet; its picture is --call image=@FILE")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,11 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from huggingface_hub.errors import GatedRepoError
 
+from guidefold.config import ModelConfig
 from guidefold.demo import bundle
+from guidefold.dressing import check_dress, dressed, fetched
 from guidefold.errors import InputError, ModelError
 from guidefold.evaluation.judge import Judge, inception
 from guidefold.evaluation.media import Kind
@@ -30,21 +33,26 @@ def best_device(device: str | None) -> str:
     return device
 
 
-def load_pipeline(model: str, device: str | None, dtype: str) -> Any:
-    """Return a pipeline on its device. Raises ModelError when it cannot be loaded."""
-    place, kind = best_device(device), getattr(torch, dtype)
+def load_pipeline(model: str, device: str | None, dtype: str, dress: ModelConfig | None = None) -> Any:
+    """Return a pipeline on its device, with what is put on it. Raises InputError or ModelError."""
+    place, kind, dress = best_device(device), getattr(torch, dtype), dress or ModelConfig()
+    check_dress(dress)
+    version = fetched(dress)
     if model == BUNDLED:
-        return bundle.load_teacher(place, kind)
+        if version:
+            raise InputError(f"there is one bundled teacher alone; leave {next(iter(version))} out")
+        return dressed(bundle.load_teacher(place, kind), dress).to(place)
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     try:
         with hushed():
-            return DiffusionPipeline.from_pretrained(model, dtype=kind).to(place)
+            pipe = DiffusionPipeline.from_pretrained(model, dtype=kind, **version)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"cannot load a pipeline from {model}: {reason}; give a diffusers folder or hub name"
-        ) from error
+        closed = isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError)
+        advice = "log in with `hf auth login`" if closed else "give a diffusers folder or hub name"
+        raise ModelError(f"cannot load a pipeline from {model}: {reason}; {advice}") from error
+    return dressed(pipe, dress).to(place)
 
 
 def load_adapter(adapter: str) -> Adapter:
