@@ -38,6 +38,7 @@ class Row:
     target_error: float = 0.0
     input_error: float | None = 0.0  # none where no branch has inputs of these shapes
     result_error: float = 0.0
+    replay_error: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,6 +94,7 @@ def fold(name: str, case: Case, seen: Observation) -> Row:
         calls_folded=len(folded.called), targets=sum(len(adapter.shapes) for adapter in adapters),
         target_error=seen.target_error, input_error=seen.input_error if math.isfinite(seen.input_error) else None,
         result_error=seen.result_error, passes=seen.passes,
+        replay_error=max(one.error for one in seen.replays.values()),
     )  # fmt: skip
 
 

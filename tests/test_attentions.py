@@ -5,7 +5,7 @@ import torch
 from test_laws import run
 from zoo import make, shake
 
-from guidefold.acting.hooks import shaped_like, tokens_of
+from guidefold.acting.shapes import shaped_like, tokens_of
 from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import read_call

@@ -11,8 +11,9 @@ from support.case import build
 from torch import Tensor, nn
 
 from guidefold.answers import by_image, leaves, packed, refilled, unpacked
+from guidefold.arguments import arguments_of, flatten
 from guidefold.config import TrajectoryConfig
-from guidefold.denoiser import arguments_of, denoisers, find_denoiser, flatten, for_call, predict, read_call, replaced
+from guidefold.denoiser import denoisers, find_denoiser, for_call, predict, read_call, replaced
 from guidefold.errors import ModelError
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.states import inputs_of

@@ -259,6 +259,15 @@ AFFINE = {
 }  # fmt: skip
 
 
+def test_places_beyond_what_float32_counts_are_exact():
+    size = 2**24 + 1001
+    picked = torch.tensor([0, 2**24 - 1, 2**24 + 1, 2**24 + 2, 2**24 + 999, size - 1, 12_345_679])
+    (learnt,) = learn_maps(lambda fill: [fill(size)[picked] * -2 + 1], [size])
+    assert torch.equal(learnt.index, picked)
+    assert learnt.kind() == "scaled, negated, shifted, takes 0% of the output"
+    assert int(learnt.mask.sum()) == len(picked) and bool(learnt.mask[picked].all())
+
+
 @pytest.mark.parametrize("kind", AFFINE)
 def test_affine_maps_are_learnt_and_inverted(kind):
     maps, answer, received = images(AFFINE[kind])

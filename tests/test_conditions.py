@@ -7,7 +7,8 @@ import pytest
 
 from guidefold.config import TrajectoryConfig
 from guidefold.errors import InputError
-from guidefold.trajectories.conditions import draw, hashed, kept_steps, read_conditions
+from guidefold.trajectories.conditions import draw, hashed, kept_steps
+from guidefold.trajectories.prompts import read_conditions
 
 PROMPTS = [f"prompt {number}" for number in range(7)]
 
@@ -25,8 +26,43 @@ def test_jsonl(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "prompts"),
+    [
+        ("p.json", '["a fox", {"prompt": " a cat "}]', ["a fox", "a cat"]),
+        ("p.JSON", '\ufeff[\n {"prompt": "a\\nfox", "id": 1},\n {"prompt": "a cat"}\n]\n', ["a\nfox", "a cat"]),
+        ("p.csv", 'prompt,seed\r\n"a fox, running",1\r\n\r\na cat,2\r\n', ["a fox, running", "a cat"]),
+        ("p.csv", 'seed, Prompt \n1,"say ""fox"""\n2,"two\nlines"\n', ['say "fox"', "two\nlines"]),
+        ("p.csv", "a fox\na cat\na fox\n", ["a fox", "a cat"]),
+        ("p.csv", "\ufeffprompt\na fox\u2028here\n", ["a fox\u2028here"]),
+        ("p.tsv", "id\tprompt\n1\ta fox, running\n", ["a fox, running"]),
+        ("p.txt", 'prompt,seed\n"a fox",1\n[', ["prompt,seed", '"a fox",1', "["]),
+    ],
+)
+def test_files_are_read_as_what_they_are(tmp_path, name, content, prompts):
+    (tmp_path / name).write_bytes(content.encode())
+    assert read_conditions(tmp_path / name) == prompts
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("p.json", b"", "holds no prompts"),
+        ("p.json", b"[]", "holds no prompts"),
+        ("p.json", b'{"prompt": "a"}', "holds no list; write a list of texts"),
+        ("p.json", b'["a", 3]', 'item 2: no text under "prompt"'),
+        ("p.json", b'["a"', "Expecting ',' delimiter"),
+        ("p.json", b"[" * 200_000, "nested too deeply"),
+        ("p.json", b'["\\ud83e"]', "item 1: half a character (U+D83E) at place 1"),
+        ("p.jsonl", b"[" * 200_000, "line 1: nested too deeply"),
+        ("p.jsonl", b'{"prompt": "a \\udd8a"}', "line 1: half a character (U+DD8A) at place 3"),
+        ("p.csv", b"", "holds no prompts"),
+        ("p.csv", b"prompt\n\n", "holds no prompts"),
+        ("p.csv", b"text,seed\na,1", 'has no column "prompt" among 2'),
+        ("p.csv", b"prompt,prompt\na,1", 'has 2 column "prompt" among 2'),
+        ("p.csv", b"prompt,seed\na, b,1", "line 2: 3 cells where the first line has 2"),
+        ("p.csv", b"a fox\na cat, red", "line 2: 2 cells where the first line has 1"),
+        ("p.csv", b"prompt,seed\n ,1", 'line 2: no text under "prompt"'),
+        ("p.csv", b'prompt\n"a fox', "line 2: unexpected end of data"),
         ("p.txt", None, "there is no file"),
         ("p.txt", b"a fox\n\xff\xfe", "not UTF-8 at byte 6"),
         ("p.txt", b"\xef\xbb\xbfab\xff", "not UTF-8 at byte 5"),

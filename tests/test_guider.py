@@ -11,7 +11,7 @@ from torch import nn
 from zoo import make, shake
 
 from guidefold import Adapter, AdapterGuidance
-from guidefold.acting.negative import Swaps
+from guidefold.acting.swaps import Swaps
 from guidefold.adapters.conditions import ConditionSpec
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import argument_names, find_denoiser, read_call

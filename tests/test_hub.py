@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import DRAWN, PROMPTS
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from zoo import make, message_of, shake
 
 from guidefold.adapters import ConditionSpec
@@ -145,6 +145,15 @@ def test_saved_then_loaded_is_the_same_adapter(pipe, design, tmp_path):
     ]  # fmt: skip
 
 
+def unsealed(folder: Path) -> None:
+    """Leave an adapter as it was written before its weights described themselves."""
+    save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors")
+    path = folder / "config.json"
+    path.write_text(
+        json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "sha256"})
+    )
+
+
 def broken(folder: Path, **changes) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -161,11 +170,12 @@ def broken(folder: Path, **changes) -> None:
         (lambda folder: broken(folder, format=2), "has adapter format 2, this guidefold reads 1; upgrade guidefold"),
         (lambda folder: (folder / "model.safetensors").unlink(), "is missing or damaged"),
         (lambda folder: os.truncate(folder / "model.safetensors", 500), "is missing or damaged"),
-        (lambda folder: save_file({}, folder / "model.safetensors"), "is missing or damaged"),
+        (lambda folder: save_file({}, folder / "model.safetensors"), "its description tells: it lacks encoder."),
     ],
 )
 def test_a_damaged_adapter_is_refused(finished, damage, told, tmp_path):
     folder = save_pretrained(from_pretrained(finished["recorded"] / "best"), tmp_path / "adapter")
+    unsealed(folder)
     damage(folder)
     assert told in message_of(ModelError, lambda: from_pretrained(folder))
 

@@ -42,9 +42,12 @@ def changes(denoiser, call, adapter, scales):
 
 @torch.no_grad()
 def silence(adapter, chosen):
-    for name, layer in zip(adapter.shapes, adapter.layers, strict=True):
+    for name, layer in zip(adapter.layered, adapter.layers, strict=True):
         if chosen(name):
             layer.up.zero_()
+    if adapter.film is not None and chosen("a norm"):
+        for parameter in adapter.film.head.parameters():
+            parameter.zero_()
 
 
 @pytest.mark.parametrize("name", OUTPUTS)

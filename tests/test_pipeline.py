@@ -149,7 +149,7 @@ def test_a_copied_adapter_is_attached_to_nothing(pipe, adapter):
     adapted, second = sample(pipe), copy.deepcopy(adapter)
     assert not second.attached
     adapter.detach()
-    assert torch.equal(sample(second.attach(pipe)._attachment.pipes[0]), adapted)
+    assert torch.equal(sample(second.attach(pipe) and pipe), adapted)
 
 
 def test_scales_outside_the_trained_range_warn(pipe, adapter):

@@ -9,14 +9,17 @@ import tomllib
 import types
 import typing
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from guidefold import __version__
 from guidefold.config import AdapterConfig, Config, EvalConfig, ModelConfig, TrainConfig, TrajectoryConfig
 from guidefold.errors import GuidefoldError, InputError
-from guidefold.options import Gather, assignment, positive, seed
+from guidefold.options import Gather, assignment, number, path, positive, seed
+from guidefold.streams import escape_unknown, finish
+from guidefold.texts import reason, visible
 
 Groups = dict[str, type[Config]]
 
@@ -32,15 +35,22 @@ class Parser(argparse.ArgumentParser):
     """A parser that answers a mistake with one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"guidefold: error: {message} (see `{self.prog} --help`)\n")
+        self.exit(2, f"guidefold: error: {visible(' '.join(message.split()))} (see `{self.prog} --help`)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 2 for a user's mistake, 130 if interrupted; a bug is left to Python: traceback, 1."""
-    options = vars(parser().parse_args(arguments))
+    escape_unknown()
+    try:
+        options = vars(parser().parse_args(arguments))
+    except SystemExit:
+        with suppress(InputError):
+            finish()
+        raise
     command, groups, config = (options.pop(key) for key in ("command", "groups", "config"))
     try:
         call(command, settings(options, groups, config))
+        finish()
     except GuidefoldError as error:
         from guidefold.ui import error_line
 
@@ -48,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         kept = KEPT.get(command, "run the same command again to start over").format(output=options.get("output"))
-        print(f"\nguidefold: interrupted; {kept}", file=sys.stderr)
+        print(f"\nguidefold: interrupted; {visible(kept)}", file=sys.stderr)
         return 130
     return 0
 
@@ -91,8 +101,8 @@ def read_config(path: Path, groups: Groups) -> dict[str, Any]:
     """Read a TOML file of settings. Raises InputError if it cannot be read or holds a key no group knows."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"cannot read settings from {path}: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read settings from {path}: {reason(error)}") from error
     known = sorted({item.name for group in groups.values() for item in fields(group)})
     if unknown := sorted(values.keys() - set(known)):
         raise InputError(f"unknown setting {unknown[0]!r} in {path}; choose from {', '.join(known)}")
@@ -102,7 +112,7 @@ def read_config(path: Path, groups: Groups) -> dict[str, Any]:
 def parser() -> Parser:
     """Return the parser of the whole command line."""
     root = Parser(prog="guidefold", description="Fold classifier-free guidance into one forward pass.")
-    root.add_argument("--version", action="version", version=f"guidefold {version('guidefold')}")
+    root.add_argument("--version", action="version", version=f"guidefold {__version__}")
     commands = root.add_subparsers(metavar="COMMAND", required=True)
     making = (add_demo, add_observe, add_record, add_train, add_distill, add_merge)
     for add in (*making, add_sample, add_eval, add_report, add_info):
@@ -122,7 +132,7 @@ def add_observe(commands: Any) -> None:
     command.add_argument("prompt", metavar="PROMPT", help="what to sample, for a few steps")
     add_model(command)
     add_call(command)
-    scale = {"type": float, "metavar": "X", "default": 7.5}
+    scale = {"type": number, "metavar": "X", "default": 7.5}
     command.add_argument("--guidance-scale", **scale, help="scale to watch at (default: %(default)s)")
 
 
@@ -142,7 +152,7 @@ def add_train(commands: Any) -> None:
     add_model(command)
     add_call(command)
     text = "one or more stores to train on, for --source recorded"
-    command.add_argument("--store", type=Path, nargs="+", metavar="FOLDER", help=text)
+    command.add_argument("--store", type=path, nargs="+", metavar="FOLDER", help=text)
     add_conditions(command, required=False)
     add_output(command, "runs/adapter", "folder of the run")
     add_dry_run(command)
@@ -175,7 +185,7 @@ def add_sample(commands: Any) -> None:
     add_adapter(command)
     text = "sample without an adapter"
     command.add_argument("--no-adapter", dest="adapter", action="store_const", const=None, help=text)
-    scales = {"type": float, "nargs": "+", "metavar": "X", "default": [7.5]}
+    scales = {"type": number, "nargs": "+", "metavar": "X", "default": [7.5]}
     command.add_argument("--guidance-scale", **scales, help="one or more scales; 1 is the bare model (default: 7.5)")
     add_output(command, "runs/samples", "folder of the images")
     command.add_argument("--negative-prompt", metavar="TEXT", help="what not to show")
@@ -197,8 +207,8 @@ def add_eval(commands: Any) -> None:
 
 def add_report(commands: Any) -> None:
     command = add_command(commands, "report", "write the report of a run")
-    command.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
-    command.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the run")
+    command.add_argument("run", type=path, metavar="RUN", help="folder of the run")
+    command.add_argument("--output", type=path, metavar="FILE", help="default: report.html in the run")
 
 
 def add_info(commands: Any) -> None:
@@ -218,7 +228,7 @@ def add_command(commands: Any, name: str, text: str, groups: Groups | None = Non
 
 def add_settings(command: Parser, groups: Groups) -> None:
     """Add a file of settings, and an option for every field of every group."""
-    command.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; options given here win over it")
+    command.add_argument("--config", type=path, metavar="FILE.toml", help="settings; options given here win over it")
     add_fields(command, groups)
 
 
@@ -281,13 +291,13 @@ def add_adapter(command: Parser) -> None:
 
 
 def add_conditions(command: Parser, *, required: bool) -> None:
-    text = "prompts or labels, one a line"
-    command.add_argument("--conditions", type=Path, required=required, metavar="FILE", help=text)
+    text = "prompts or labels: .txt with one a line, .jsonl, .json, .csv or .tsv with a column prompt"
+    command.add_argument("--conditions", type=path, required=required, metavar="FILE", help=text)
 
 
 def add_output(command: Parser, default: str, text: str) -> None:
     help_text = f"{text} (default: %(default)s)"
-    command.add_argument("--output", type=Path, default=Path(default), metavar="FOLDER", help=help_text)
+    command.add_argument("--output", type=path, default=Path(default), metavar="FOLDER", help=help_text)
 
 
 def add_dry_run(command: Parser) -> None:

@@ -17,16 +17,16 @@ from guidefold.distillation import run
 from guidefold.distillation.cost import Cost, recording_cost, training_cost
 from guidefold.distillation.states import TrialStates
 from guidefold.errors import InputError
-from guidefold.evaluation import gallery, media
+from guidefold.evaluation import gallery, media, saving
 from guidefold.evaluation.evaluate import evaluate as judge_adapter
 from guidefold.evaluation.results import VARIANTS, Evaluation
 from guidefold.evaluation.sampling import sample as sample_batch
-from guidefold.files import make_folder, read_object
+from guidefold.files import exists, make_folder, read_object
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
-from guidefold.keeping.hub import BUNDLED, BUNDLED_FOLDER, describe
+from guidefold.keeping.hub import BUNDLED, BUNDLED_FOLDER, check_ours, describe
 from guidefold.keeping.merging import merge as mean_of
-from guidefold.trajectories.conditions import read_conditions
+from guidefold.trajectories.prompts import read_conditions
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.store import Store
 
@@ -71,6 +71,7 @@ def observe(
         ("relative error of the target", f"{seen.target_error:.0e}"),
         ("of the student's inputs", f"{seen.input_error:.0e}"),
         ("of a perfect student's result", f"{seen.result_error:.0e}"),
+        ("of answers to recorded calls", f"{max(one.error for one in seen.replays.values()):.0e}"),
     ]
     ui.table(f"{type(pipe).__name__} can be folded", ("what", "is"), rows)
 
@@ -159,6 +160,7 @@ def distill(
 
 def merge(*, adapters: list[str], shares: list[float] | None, output: Path) -> None:
     """Average adapters that were trained from the same start."""
+    check_ours(make_folder(output))
     mean_of(adapters, shares).save_pretrained(output)
     ui.say(f"the mean of {len(adapters)} adapters is in {output}")
 
@@ -203,6 +205,7 @@ def sample(
     chosen = None if adapter is None else models.load_adapter(adapter)
     if compare and chosen is None:
         raise InputError("--compare needs an adapter to compare; leave out --no-adapter")
+    check_names(guidance_scale)
     make_folder(output)
     pipe = pipeline(model, dress, device, dtype, call)
     if "negative_prompt" in call:
@@ -218,14 +221,21 @@ def sample(
         for variant in variants:
             done = sample_batch(pipe, prompts, variant, scale, steps=sampling_steps, seed=seed, adapter=chosen, **more)
             columns[variant] = [
-                gallery.save_made(pipe, done.kind, one, output / f"{number:03d}-{variant}-{scale:g}", call)
+                saving.save_made(pipe, done.kind, one, output / f"{number:03d}-{variant}-{scale:g}", call)
                 for number, one in enumerate(done.outputs)
             ]
             cost = f"{done.passes:g} passes a step, {ui.duration(done.seconds)} {media.KINDS[done.kind]}"
-            print(f"{variant} at {scale:g}: {cost}")
+            ui.say(f"{variant} at {scale:g}: {cost}")
         if compare:
-            gallery.save_image(gallery.grid(columns, prompts), output / f"compare-{scale:g}.png")
-    print(f"what was made is in {output}")
+            saving.save_image(gallery.grid(columns, prompts), output / f"compare-{scale:g}.png")
+    ui.say(f"what was made is in {output}")
+
+
+def check_names(scales: list[float]) -> None:
+    """Raise InputError for scales whose pictures would have one name."""
+    shown = [f"{scale:g}" for scale in scales]
+    if repeats := [name for name in shown if shown.count(name) > 1]:
+        raise InputError(f"two guidance scales are {repeats[0]}, and so would be the names of their images; give one")
 
 
 def evaluate(
@@ -245,13 +255,13 @@ def evaluate(
         raise InputError("give prompts to judge on with --conditions")
     prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
     chosen = models.load_adapter(adapter)
-    make_folder(output)
+    gallery.check_place(make_folder(output))
     pipe = pipeline(model, dress, device, dtype, call)
     judge = models.load_judge(model, media.check_kind(pipe))
     results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
     gallery.save_results(output, results, pictures)
     show_evaluation(results)
-    print(f"report: {gallery.report_of(output)}")
+    ui.say(f"report: {gallery.report_of(output)}")
 
 
 def show_evaluation(results: Evaluation) -> None:
@@ -261,7 +271,7 @@ def show_evaluation(results: Evaluation) -> None:
 
 def report(*, run: Path, output: Path | None) -> None:
     """Write the report of a run or an evaluation."""
-    print(f"report: {gallery.report_of(run, output)}")
+    ui.say(f"report: {gallery.report_of(run, output)}")
 
 
 def info(*, target: str | None) -> None:
@@ -275,10 +285,10 @@ def info(*, target: str | None) -> None:
         rows += [("bundled teacher", bundle.TEACHER), ("bundled adapter", BUNDLED_FOLDER)]
         return ui.table("guidefold", ("what", "is"), rows)
     folder = Path(target)
-    if (folder / "index.json").exists():
+    if exists(folder / "index.json"):
         store = Store.open(folder)
         rows = [*store.header.items(), ("missing shards", len(store.missing_shards()))]
-    elif (folder / "run.json").exists():
+    elif exists(folder / "run.json"):
         rows = list(read_object(folder / "run.json", "a run").items())
     else:
         adapter = models.load_adapter(target)

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from guidefold.errors import InputError
 
-Design = Literal["bottleneck", "low_rank", "cross_attention", "offset"]
+Design = Literal["film", "bottleneck", "low_rank", "cross_attention", "offset"]
 Source = Literal["recorded", "online"]
 Tracker = Literal["tensorboard", "wandb"]
 
@@ -52,7 +52,7 @@ class Config:
         """Read settings from a TOML file; `overrides` win. Raises InputError for unknown keys and bad values."""
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"cannot read settings from {path}: {error}") from error
         return cls.from_dict({**values, **overrides})
 
@@ -119,14 +119,19 @@ def checked_number(name: str, value: Any, kind: type[int] | type[float]) -> floa
 class AdapterConfig(Config):
     """The shape of an adapter."""
 
-    design: Design = setting("bottleneck", "how a target is changed")
-    rank: int = setting(32, "inner width at each target")
+    design: Design = setting("film", "how a target is changed")
+    rank: int | None = setting(None, "inner width at each target; film: of deltas of the weights; default 32, film 0")
     width: int = setting(256, "width of the shared condition encoder")
+    squeeze: int = setting(32, "film: width of the code that norms and modulations read")
+    see_condition: bool = setting(True, "see the prompt or class too, besides guidance scale and timestep")
     target_modules: tuple[str, ...] | None = setting(None, "names, suffixes or one regex; default: found by structure")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("rank width", 1)
+        if self.rank is None:
+            object.__setattr__(self, "rank", 0 if self.design == "film" else 32)
+        self.within("rank", 0 if self.design == "film" else 1)
+        self.within("width squeeze", 1)
 
 
 @dataclass(frozen=True, kw_only=True)

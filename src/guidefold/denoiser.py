@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from guidefold.answers import by_image
+from guidefold.arguments import arguments_of, flatten
 from guidefold.errors import ModelError
 
 DENOISERS = ("unet", "transformer", "prior", "decoder")  # the first of these, where there are several
@@ -36,12 +37,15 @@ class Call:
             return len({item.partition("]")[0] for item in items})
         return self.tensors[self.latents].shape[0]
 
-    def by_image(self, images: int, shared: frozenset[str] = frozenset()) -> dict[str, Tensor]:
+    def by_image(
+        self, images: int, shared: frozenset[str] = frozenset(), second: frozenset[str] = frozenset()
+    ) -> dict[str, Tensor]:
         """Return the tensors with one row [images, ...] per image, under names that say how to undo it.
 
-        `x` has a row per image anyway; `x@each` has several, such as frames; `x@shared` is the same for all images;
-        `x.[*]` are the items of a list with one per image. `shared` names tensors whose first dimension only looks as
-        if it had rows for images: positions, rotary embeddings. See `for_call`.
+        `x` has a row per image anyway; `x@each` has several, such as frames; `x@second` has them in its second
+        dimension; `x@shared` is the same for all images; `x.[*]` are the items of a list with one per image. `shared`
+        names tensors whose first dimension only looks as if it had rows for images: positions, rotary embeddings;
+        `second` those of the second dimension. See `for_call`.
         """
         result, stem = {}, self.latents.rpartition(".")[0] if self.latents.endswith("[0]") else None
         if stem and stem.endswith("]"):
@@ -56,6 +60,8 @@ class Call:
                 items.setdefault(f"{parent}.[*]", []).append(value)
             elif name in shared:
                 result[f"{name}@shared"] = value[None].expand(images, *value.shape)
+            elif name in second:
+                result[f"{name}@second"] = value.movedim(1, 0)
             elif value.dim() and value.shape[0] == images:
                 result[name] = value
             elif value.dim() and value.shape[0] > images and value.shape[0] % images == 0:
@@ -86,6 +92,8 @@ def for_call(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             result[plain] = value[0]
         elif way == "each":
             result[plain] = value.flatten(0, 1)
+        elif way == "second":
+            result[plain] = value.movedim(0, 1)
         elif plain.endswith(".[*]"):
             result |= {f"{plain[:-2]}{place}]": item for place, item in enumerate(value)}
         else:
@@ -128,28 +136,6 @@ def denoisers(pipe: Any) -> dict[str, nn.Module]:
     return found
 
 
-def flatten(name: str, value: Any, tensors: dict[str, Tensor], static: dict[str, Any]) -> None:
-    """Sort an argument and what it holds into tensors and other values; lists' items are `x.[0]`, tuples' `x.(0)`."""
-    if isinstance(value, Tensor):
-        tensors[name] = value
-    elif isinstance(value, dict) and value:
-        for key, item in value.items():
-            flatten(f"{name}.{key}", item, tensors, static)
-    elif isinstance(value, (list, tuple)) and holds_tensors(value):
-        left, right = "[]" if isinstance(value, list) else "()"
-        for place, item in enumerate(value):
-            flatten(f"{name}.{left}{place}{right}", item, tensors, static)
-    else:
-        static[name] = value
-
-
-def holds_tensors(value: Any) -> bool:
-    """Tell whether there is a tensor somewhere in nested lists, tuples and dictionaries."""
-    if isinstance(value, (list, tuple)):
-        return any(map(holds_tensors, value))
-    return any(map(holds_tensors, value.values())) if isinstance(value, dict) else isinstance(value, Tensor)
-
-
 @functools.lru_cache(maxsize=64)
 def argument_names(denoiser_type: type) -> tuple[str, ...]:
     """Return the names of the arguments that a kind of denoiser takes, in order."""
@@ -181,30 +167,6 @@ def timestep_name(names: tuple[str, ...]) -> str | None:
     """Return which of a denoiser's arguments is the timestep, or None for a network that takes none."""
     known = (name for name in TIMESTEPS if name in names)
     return next(known, None) or next((name for name in names if name.endswith(("_timestep", "_timesteps"))), None)
-
-
-def arguments_of(tensors: dict[str, Tensor], static: dict[str, Any]) -> dict[str, Any]:
-    """Return keyword arguments with dotted names nested again: the inverse of `read_call`."""
-    arguments: dict[str, Any] = {}
-    for name, value in {**static, **tensors}.items():
-        *parents, leaf = name.split(".")
-        place = arguments
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[leaf] = value
-    return {name: listed(value) for name, value in arguments.items()}
-
-
-def listed(value: Any) -> Any:
-    """Return nested dictionaries with lists and tuples where their keys are `[0]` or `(0)`."""
-    if not isinstance(value, dict) or not value:
-        return value
-    items = {key: listed(item) for key, item in value.items()}
-    first = next(iter(items))
-    if first[0] not in "[(":
-        return items
-    ordered = [items[key] for key in sorted(items, key=lambda key: int(key[1:-1]))]
-    return ordered if first[0] == "[" else tuple(ordered)
 
 
 def prediction_of(output: Any) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from guidefold.config import ModelConfig
 from guidefold.errors import InputError, ModelError
 from guidefold.hush import hushed
+from guidefold.texts import reason
 
 # that diffusers, PEFT and the Hub's client raise for what is missing, foreign or of another model
 FAILURES = (OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError, RuntimeError, ImportError)
@@ -71,7 +72,7 @@ def controlled(pipe: Any, controlnet: str) -> Any:
             made = AutoPipelineForText2Image.from_pipe(pipe, controlnet=network)
     except FAILURES as error:
         raise ModelError(
-            f"cannot use the ControlNet {controlnet} ({first_line(error)}); give a folder or a Hub name of one"
+            f"cannot use the ControlNet {controlnet} ({reason(error)}); give a folder or a Hub name of one"
         ) from error
     if "controlnet" not in made.components:
         raise ModelError(f"diffusers has no ControlNet pipeline for {type(pipe).__name__}; leave controlnet out")
@@ -90,14 +91,9 @@ def merge_loras(pipe: Any, loras: tuple[str, ...]) -> None:
                 pipe.load_lora_weights(source, adapter_name=name, use_safetensors=True)
             found = {one for many in pipe.get_list_adapters().values() for one in many}
         except FAILURES as error:
-            raise ModelError(f"cannot use the LoRA {source} ({first_line(error)}); give one of this model") from error
+            raise ModelError(f"cannot use the LoRA {source} ({reason(error)}); give one of this model") from error
         if name not in found:
             raise ModelError(f"the LoRA {source} changes nothing of {type(pipe).__name__}; give one of this model")
     pipe.set_adapters([*names], [scale for _, scale in names.values()])
     pipe.fuse_lora(adapter_names=[*names])
     pipe.unload_lora_weights()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what another library says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

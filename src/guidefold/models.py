@@ -17,6 +17,7 @@ from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import BUNDLED, load
 from guidefold.processes import own_gpu
+from guidefold.texts import reason
 from guidefold.ui import say
 
 
@@ -25,11 +26,13 @@ def best_device(device: str | None) -> str:
     if device is None:
         return own_gpu() if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        works = float(torch.ones(2, device=device).sum()) == 2.0  # some exist in name only, such as meta
+    except Exception as error:  # whatever the driver of a device raises
         raise InputError(
             f"device {device!r} cannot be used here; leave --device out for {best_device(None)}"
         ) from error
+    if not works:
+        raise InputError(f"device {device!r} cannot add; leave --device out for {best_device(None)}")
     return device
 
 
@@ -45,13 +48,12 @@ def load_pipeline(model: str, device: str | None, dtype: str, dress: ModelConfig
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     try:
-        with hushed():
-            pipe = DiffusionPipeline.from_pretrained(model, dtype=kind, **version)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        with hushed():  # no pickle, whoever wrote the folder
+            pipe = DiffusionPipeline.from_pretrained(model, dtype=kind, use_safetensors=True, **version)
+    except Exception as error:  # what a stranger's folder may break has no end of types
         closed = isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError)
-        advice = "log in with `hf auth login`" if closed else "give a diffusers folder or hub name"
-        raise ModelError(f"cannot load a pipeline from {model}: {reason}; {advice}") from error
+        advice = "log in with `hf auth login`" if closed else "give a folder of diffusers, or a hub name"
+        raise ModelError(f"cannot load a pipeline from {model}: {reason(error)}; {advice}") from error
     return dressed(pipe, dress).to(place)
 
 

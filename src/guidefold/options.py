@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from guidefold.config import LARGEST
@@ -26,6 +28,26 @@ def assignment(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+    except RecursionError as error:
+        raise argparse.ArgumentTypeError(f"{name} is nested too deeply") from error
+
+
+def path(text: str) -> Path:
+    """Return a path. Raises ArgumentTypeError for no name, which would be the current folder."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file or folder")
+    return Path(text)
+
+
+def number(text: str) -> float:
+    """Return a number. Raises ArgumentTypeError unless it is finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
 
 
 def picture(path: str) -> Any:

@@ -1,4 +1,8 @@
-"""What a person sees: progress on stderr, results on stdout, and plain lines where there is no terminal."""
+"""What a person sees: progress on stderr, results on stdout, and plain lines where there is no terminal.
+
+A terminal that knows few characters gets the others escaped, and so do texts that would move its cursor. Where nobody
+reads any more, as behind `| head`, the work goes on in silence.
+"""
 
 import sys
 import time
@@ -13,9 +17,18 @@ from rich.table import Table
 from rich.text import Text
 
 from guidefold.processes import place
+from guidefold.streams import silence
+from guidefold.texts import visible
 
 PLAIN_INTERVAL = 30.0  # seconds between lines in a log
 PLAIN_WIDTH = 10_000  # a table in a file or pipe is never folded
+
+
+class Paper(Console):
+    """A console whose reader may leave."""
+
+    def on_broken_pipe(self) -> None:
+        silence(self.file)
 
 
 class Bar(Protocol):
@@ -61,7 +74,7 @@ class PlainBar:
 @contextmanager
 def progress(description: str, total: int, completed: int = 0, *, console: Console | None = None) -> Iterator[Bar]:
     """Show how far a piece of work is: `with progress("Training", steps) as bar: bar.advance(text="loss 0.1")`."""
-    console = console or Console(stderr=True, quiet=place()[0] > 0)  # the first of several processes speaks for all
+    console = console or Paper(stderr=True, quiet=place()[0] > 0)  # the first of several processes speaks for all
     if console.is_terminal or console.is_jupyter:
         with live(console) as bars:
             yield TerminalBar(bars, bars.add_task(description, total=total, completed=completed, text=""))
@@ -85,33 +98,40 @@ def live(console: Console) -> Progress:
 
 def plain(console: Console, line: str) -> None:
     """Print a line as it is: no markup, colours or folding."""
-    console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    console.print(visible(line), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def say(line: str) -> None:
     """Print a line on stdout, once for all processes."""
     if place()[0] == 0:
-        print(line)
+        try:
+            print(visible(line))
+        except BrokenPipeError:
+            silence(sys.stdout)
 
 
 def error_line(error: object) -> None:
     """Print an error as one line on stderr."""
-    print(f"guidefold: error: {' '.join(str(error).split())}", file=sys.stderr)
+    try:
+        print(f"guidefold: error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
+    except BrokenPipeError:
+        silence(sys.stderr)
 
 
 def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, console: Console | None = None
 ) -> None:
     """Print a table on stdout; all columns but the first are aligned right."""
-    console = console or Console()
+    console = console or Paper()
     folded = console.is_terminal or console.is_jupyter
-    grid = Table(title=Text(title), title_justify="left", box=box.HEAVY_HEAD if folded else None, pad_edge=folded)
+    shape = box.HEAVY_HEAD if folded else None
+    grid = Table(title=Text(visible(title)), title_justify="left", box=shape, pad_edge=folded)
     for number, column in enumerate(columns):
         grid.add_column(Text(column), justify="right" if number else "left")
     for row in rows:
-        grid.add_row(*(Text(str(cell)) for cell in row))
+        grid.add_row(*(Text(visible(cell)) for cell in row))
     if not folded:
-        console = Console(file=console.file, width=PLAIN_WIDTH)
+        console = Paper(file=console.file, width=PLAIN_WIDTH)
     console.print(grid)
 
 

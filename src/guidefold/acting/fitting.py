@@ -4,17 +4,16 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from guidefold.acting.attachment import acting_on
 from guidefold.acting.compiling import is_compiled
-from guidefold.acting.hooks import acting_on
-from guidefold.adapters.readers import READS, module_of
-from guidefold.adapters.targets import shape_of
+from guidefold.adapters.network import target_shape
 from guidefold.errors import ModelError
 
 if TYPE_CHECKING:
-    from guidefold.keeping.adapter import Adapter
+    from guidefold.acting.acting import Acting
 
 
-def check(adapter: "Adapter", denoiser: nn.Module) -> None:
+def check(adapter: "Acting", denoiser: nn.Module) -> None:
     """Raise ModelError unless the adapter can be attached to the denoiser."""
     kind = type(denoiser).__name__
     if adapter.attached:
@@ -27,9 +26,9 @@ def check(adapter: "Adapter", denoiser: nn.Module) -> None:
     origin = f"; it was trained on {base}" if base else ""
     for name, shape in adapter.shapes.items():
         try:
-            found = shape_of(module_of(denoiser, name))
+            found = target_shape(denoiser, name)
         except AttributeError as error:
-            layer = name.removesuffix(READS)
+            layer = name.partition(":")[0]
             raise ModelError(f"this adapter is for another base model: {kind} has no layer {layer}{origin}") from error
         if found != tuple(shape):
             raise ModelError(

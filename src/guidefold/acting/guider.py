@@ -6,10 +6,10 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 
-from guidefold.acting.hooks import acting_on
-from guidefold.acting.negative import Swaps
+from guidefold.acting.acting import Acting
+from guidefold.acting.attachment import acting_on
+from guidefold.acting.swaps import Swaps
 from guidefold.errors import InputError, ModelError
-from guidefold.keeping.adapter import Adapter
 
 
 class AdapterGuidance(BaseGuidance):
@@ -23,7 +23,7 @@ class AdapterGuidance(BaseGuidance):
     ignore_for_config = ["adapter"]  # noqa: RUF012  a network is not a setting
 
     @register_to_config
-    def __init__(self, guidance_scale: float = 7.5, enabled: bool = True, adapter: Adapter | None = None) -> None:
+    def __init__(self, guidance_scale: float = 7.5, enabled: bool = True, adapter: Acting | None = None) -> None:
         super().__init__(enabled=enabled)
         self.guidance_scale, self.adapter = guidance_scale, adapter
         self._swaps = Swaps()

@@ -1,77 +1,21 @@
 """A negative prompt's conditions: what the denoiser would be called with if it were the prompt."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from guidefold.acting.requests import unasked
 from guidefold.adapters.conditions import NEGATIVE as PREFIX
 from guidefold.adapters.conditions import ConditionSpec, conditions_of
-from guidefold.denoiser import denoisers, find_denoiser, quiet, read_call, replaced
-from guidefold.errors import InputError, ModelError
+from guidefold.denoiser import denoisers, find_denoiser, quiet, read_call
+from guidefold.errors import ModelError
 
 NEGATIVE = "negative_"
-
-
-class Swaps(list[tuple[Any, Any]]):
-    """What a denoiser is given of the prompt, each with what the negative prompt has in its place."""
-
-    def add(self, positive: Any, negative: Any) -> None:
-        self.append((positive, negative))
-        if isinstance(positive, (list, tuple)) and isinstance(negative, (list, tuple)):
-            self.extend(zip(positive, negative, strict=False))
-
-    def swapped(self, value: Any, found: list[Any]) -> Any:
-        """Return a value as it would be for the negative prompt; add to `found` what was swapped."""
-        for positive, negative in self:
-            if value is positive or is_cast(value, positive):
-                found.append(positive)
-                return negative.to(value) if isinstance(value, Tensor) else negative
-        if isinstance(value, dict):
-            return {name: self.swapped(item, found) for name, item in value.items()}
-        return type(value)(self.swapped(item, found) for item in value) if type(value) in (list, tuple) else value
-
-    def conditions(
-        self, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any], names: tuple[str, ...]
-    ) -> dict[str, Tensor]:
-        """Return the conditions of a call, made for the negative prompt. Raises ModelError where it has none of it."""
-        found: list[Any] = []
-        other = read_call(denoiser, self.swapped(args, found), self.swapped(kwargs, found), names)
-        if not found:
-            raise ModelError(
-                "the guider's negative prompt does not reach the denoiser; use an adapter without negative prompts"
-            )
-        return conditions_of(other)
-
-
-def is_cast(value: Any, original: Any) -> bool:
-    """Tell whether a tensor is another one in another precision or place."""
-    if not (isinstance(value, Tensor) and isinstance(original, Tensor) and value.shape == original.shape):
-        return False
-    elsewhere = value.dtype != original.dtype or value.device != original.device
-    return elsewhere and torch.equal(value, original.to(value))
-
-
-Negative = dict[str, Tensor] | Swaps
-
-
-def rows_of_negative(spec: ConditionSpec, negative: dict[str, Tensor] | None, rows: int) -> dict[str, Tensor]:
-    """Return the negative prompt's conditions that an adapter takes, a row per image. Raises InputError for none."""
-    if negative is None:
-        raise InputError("this adapter is conditioned on negative prompts; call the pipeline, or at(negative=...)")
-    wanted = {*spec.tokens, *spec.vectors}
-    found = {
-        f"{PREFIX}{name}": value.repeat_interleave(rows // value.shape[0], dim=0)
-        for name, value in negative.items()
-        if f"{PREFIX}{name}" in wanted or ("mask" in name and isinstance(value, Tensor))
-    }
-    if missing := [name for name in wanted if name.startswith(PREFIX) and name not in found]:
-        raise InputError(
-            f"the negative prompt has no {missing[0].removeprefix(PREFIX)}; give it as the prompt is given"
-        )
-    return found
+SEEKING: ContextVar[object] = ContextVar("guidefold_seeking", default=None)  # the run that looks for conditions
 
 
 class Seen(Exception):
@@ -127,18 +71,35 @@ def wanted(conditions: dict[str, Tensor], spec: ConditionSpec) -> dict[str, Tens
     return {name: value.detach() for name, value in conditions.items() if f"{PREFIX}{name}" in widths or "mask" in name}
 
 
-def ending(module: nn.Module, spec: ConditionSpec) -> Callable[..., Any]:
-    """Return a `forward` that ends the run if it is called with the conditions that an adapter takes."""
-    forward = module.forward
+def watcher(module: nn.Module, spec: ConditionSpec, seeking: object) -> Callable[..., None]:
+    """Return a hook that ends the run if a denoiser is called with the conditions that an adapter takes."""
 
     @torch.compiler.disable
-    def watched(*args: Any, **kwargs: Any) -> Any:
+    def watch(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if SEEKING.get() is not seeking:
+            return  # another thread's call
         found = wanted(conditions_of(read_call(module, args, kwargs)), spec)
         if found is not None:
             raise Seen(found)
-        return forward(*args, **kwargs)
 
-    return watched
+    return watch
+
+
+@contextmanager
+def watched(parts: list[nn.Module], spec: ConditionSpec) -> Iterator[None]:
+    """Watch denoisers for a while, in this thread; no adapter is asked anything meanwhile."""
+    seeking = object()
+    token, handles = SEEKING.set(seeking), []
+    try:
+        for part in parts:
+            hook = watcher(part, spec, seeking)
+            handles.append(part.register_forward_pre_hook(hook, with_kwargs=True, prepend=True))
+        with unasked():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        SEEKING.reset(token)
 
 
 @torch.no_grad()
@@ -157,10 +118,18 @@ def negative_conditions(pipe: Any, kind: type, arguments: dict[str, Any], spec: 
     call = {name: value for name, value in swapped(arguments).items() if name != "self"}
     more = call.pop("kwargs", {})
     try:
-        with quiet(pipe), generators_kept(call.get("generator")), ExitStack() as stack:
-            for part in alike:
-                stack.enter_context(replaced(part, "forward", ending(part, spec)))
+        with quiet(pipe), generators_kept(call.get("generator")), watched(alike, spec):
             kind.__call__(pipe, **call, **more)
     except Seen as seen:
         return seen.conditions
     raise ModelError(f"{kind.__name__} never called its denoiser with the negative prompt's conditions")
+
+
+def check_negatives(arguments: dict[str, Any], active: Iterable[Any]) -> None:
+    """Raise ValueError, as pipelines do, unless there is one negative prompt, or one for each prompt."""
+    prompts, given = arguments.get("prompt"), arguments.get("negative_prompt")
+    if not any(adapter.spec.negative for adapter in active) or not isinstance(given, (list, tuple)):
+        return
+    count = images(arguments) or 1
+    if len(given) != count and prompts is not None:
+        raise ValueError(f"there are {len(given)} negative prompts for {count} prompts; give as many, or one text")

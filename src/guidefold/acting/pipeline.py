@@ -3,23 +3,37 @@
 import functools
 import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from guidefold.acting.hooks import acting_on
-from guidefold.acting.negative import negative_conditions
+from guidefold.acting.arguments import positive_embeds, warn_of_arguments
+from guidefold.acting.attachment import acting_on
+from guidefold.acting.callbacks import follow
+from guidefold.acting.negative import check_negatives, negative_conditions
+from guidefold.acting.once import encoded_once
+from guidefold.acting.requests import Request
 from guidefold.capture.switch import Switch, switch_for
 from guidefold.denoiser import chosen_denoiser, denoisers
 from guidefold.errors import ModelError
 
 if TYPE_CHECKING:
-    from guidefold.keeping.adapter import Adapter
+    from guidefold.acting.acting import Acting
 
-RESCALE = "guidance_rescale"
+SERVED = "_guidefold"  # the attribute of a pipeline that holds what it is served by
+
+
+class Served:
+    """The adapters that serve a pipeline; copies of the pipeline are served by the same."""
+
+    def __init__(self, switches: "Mapping[Acting, Switch]") -> None:
+        self.switches = dict(switches)
+
+    def __deepcopy__(self, memo: dict) -> "Served":
+        return self
 
 
 def is_pipeline(model: Any) -> bool:
@@ -27,32 +41,29 @@ def is_pipeline(model: Any) -> bool:
     return not isinstance(model, nn.Module)
 
 
-def at_least(off: float, scale: Any) -> Any:
-    """Raise scales below the one that does nothing to it: pipelines take both for no guidance."""
-    if isinstance(scale, (int, float)):
-        return max(scale, off)
-    if isinstance(scale, (list, tuple)):
-        return [at_least(off, one) for one in scale]
-    return scale.clamp(min=off) if isinstance(scale, torch.Tensor) else scale
+def switches_of(pipe: Any) -> "dict[Acting, Switch]":
+    """Return the adapters that a pipeline is served by."""
+    served = vars(pipe).get(SERVED)
+    return served.switches if isinstance(served, Served) else {}
 
 
-def folding(pipe: Any, adapter: "Adapter") -> "tuple[type, dict[Adapter, Switch]]":
-    """Return the original class of a pipeline, and its adapters with this one. Raises ModelError for one too many."""
-    others = {other: switch for other, switch in getattr(type(pipe), "_folded_by", {}).items() if acts(other, pipe)}
+def folding(pipe: Any, adapter: "Acting") -> "dict[Acting, Switch]":
+    """Return a pipeline's adapters with this one. Raises ModelError for one too many."""
+    others = {other: switch for other, switch in switches_of(pipe).items() if acts(other, pipe)}
     if adapter in others:
         raise ModelError("this adapter is attached already; call detach() first")
     if any(other.spec.denoiser == adapter.spec.denoiser for other in others):
         raise ModelError(f"{type(pipe).__name__} has another adapter attached; detach that one first")
     switch = switch_for(pipe, adapter.spec.offs, anchors=adapter.spec.anchors, guider=adapter.spec.guider)
-    return getattr(type(pipe), "_folded_from", type(pipe)), {**others, adapter: switch}
+    return {**others, adapter: switch}
 
 
-def acts(adapter: "Adapter", pipe: Any) -> bool:
+def acts(adapter: "Acting", pipe: Any) -> bool:
     """Tell whether an adapter acts on the denoiser that a pipeline has now: a copy outlives the attachment."""
     return adapter.attached and adapter in acting_on(chosen_denoiser(pipe, adapter.spec.denoiser))
 
 
-def serving(pipe: Any, adapters: "Iterable[Adapter]") -> "list[Adapter]":
+def serving(pipe: Any, adapters: "Iterable[Acting]") -> "list[Acting]":
     """Return the adapters that take guidance's place in a call of the pipeline: one for every denoiser, or none.
 
     Where guidance runs several denoisers it is on or off for all. Warns where an adapter has lost its denoiser.
@@ -68,7 +79,7 @@ def serving(pipe: Any, adapters: "Iterable[Adapter]") -> "list[Adapter]":
     return active if len(active) == len(attached) else []
 
 
-def unserved(pipe: Any, active: "list[Adapter]") -> list[str]:
+def unserved(pipe: Any, active: "list[Acting]") -> list[str]:
     """Return the denoisers, of the kinds that adapters act on, which have none."""
     served = [adapter.spec.denoiser for adapter in active]
     names = [name for name in served if name is not None]
@@ -79,69 +90,110 @@ def unserved(pipe: Any, active: "list[Adapter]") -> list[str]:
 
 
 def warn(text: str) -> None:
-    warnings.warn(text, stacklevel=4)
+    warnings.warn(text, stacklevel=5)
 
 
-def become(pipe: Any, original: type, switches: "dict[Adapter, Switch]") -> None:
-    """Make a pipeline an instance of a subclass of its original class that serves these adapters."""
-    signature = inspect.signature(original.__call__)
+def original_of(pipe: Any) -> type:
+    return getattr(type(pipe), "_folded_from", type(pipe))
 
-    @functools.wraps(original.__call__)
+
+def fold(pipe: Any, switches: "Mapping[Acting, Switch]") -> None:
+    """Let adapters serve a pipeline: it becomes an instance of a subclass that looks like its class."""
+    original = original_of(pipe)
+    vars(pipe)[SERVED] = Served(switches)
+    pipe.__class__ = folded_class(original)
+
+
+def unfold(pipe: Any, adapter: "Acting") -> None:
+    """Take an adapter from a pipeline."""
+    rest = {other: switch for other, switch in switches_of(pipe).items() if other is not adapter}
+    if rest:
+        vars(pipe)[SERVED] = Served(rest)
+    elif SERVED in vars(pipe):
+        del vars(pipe)[SERVED]
+        pipe.__class__ = original_of(pipe)
+
+
+@functools.lru_cache(maxsize=256)
+def folded_class(original: type) -> type:
+    """Return the subclass whose calls take one pass; saving a pipeline writes its name, so that is the original's."""
+    body = {"__call__": folded_call(original.__call__), "_folded_from": original, "__reduce_ex__": reduced}
+    folded = type(
+        original.__name__, (original,), body | {"__module__": original.__module__, "__doc__": original.__doc__}
+    )
+    folded.__qualname__ = original.__qualname__
+    return folded
+
+
+def reduced(pipe: Any, protocol: Any) -> tuple:
+    """Return what copy and pickle make a pipeline from, which comes back with its adapters attached."""
+    made = object.__reduce_ex__(pipe, protocol)
+    return revived, (original_of(pipe),), *made[2:]
+
+
+def revived(original: type) -> Any:
+    folded = folded_class(original)
+    return folded.__new__(folded)
+
+
+def folded_call(inner: Callable) -> Callable:
+    """Return a pipeline's call in one pass; what it wraps, the call with gradients, takes one pass too."""
+
+    @functools.wraps(inner)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        switches = switches_of(self)
         active = serving(self, switches)
         if not active:
-            return original.__call__(self, *args, **kwargs)
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
-        arguments = bound.arguments
-        scales = {adapter: switches[adapter].scales(self, arguments) for adapter in active}
-        with ExitStack() as stack:
-            for adapter in active:
-                stack.enter_context(switches[adapter].without(self))
-                arguments.update(switches[adapter].off(arguments))
-            negatives = negatives_of(self, original, arguments, active)
-            warn_of_rescale(arguments, active)
-            for adapter in active:
-                dials = zip(adapter.spec.offs.items(), scales[adapter], strict=True)
-                wanted = {name: at_least(off, value) for (name, off), value in dials}
-                stack.enter_context(adapter.at(wanted, negative=negatives.get(adapter)))
-            return original.__call__(*bound.args, **bound.kwargs)
+            return inner(self, *args, **kwargs)
+        return served(self, inner, {adapter: switches[adapter] for adapter in active}, args, kwargs)
 
-    body = {"__call__": call, "_folded_from": original, "_folded_by": switches}
-    body |= {"__module__": original.__module__, "__doc__": original.__doc__}
-    folded = type(original.__name__, (original,), body)
-    folded.__qualname__ = original.__qualname__  # saving a pipeline writes the name of its class
-    pipe.__class__ = folded
+    if hasattr(inner, "__wrapped__"):
+        call.__wrapped__ = folded_call(inner.__wrapped__)
+    return call
+
+
+def served(pipe: Any, inner: Callable, active: "Mapping[Acting, Switch]", args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Call a pipeline with guidance off and adapters in its place."""
+    bound = inspect.signature(inner).bind(pipe, *args, **kwargs)
+    bound.apply_defaults()
+    arguments = bound.arguments
+    dials = {
+        adapter: dict(zip(adapter.spec.offs, switch.scales(pipe, arguments), strict=True))
+        for adapter, switch in active.items()
+    }
+    check_negatives(arguments, active)
+    warn_of_arguments(pipe, arguments, active)
+    scales = {adapter: adapter.counted(dials[adapter]) for adapter in active}
+    if any(scale is not None for scale in scales.values()):
+        arguments.update(positive_embeds(arguments))
+    with ExitStack() as stack:
+        for adapter, switch in active.items():
+            adapter._attachment.pipes.add(pipe)  # pyright: ignore[reportOptionalMemberAccess]  a copy, or one that was pickled
+            stack.enter_context(switch.without(pipe))
+            arguments.update(switch.off(arguments))
+        if any(adapter.spec.negative for adapter in active):
+            stack.enter_context(encoded_once(pipe))
+        negatives = negatives_of(pipe, arguments, active)
+        requests = {adapter: Request.of(scales[adapter], negatives.get(adapter)) for adapter in active}
+        follow(arguments, {adapter: (switch, dials[adapter]) for adapter, switch in active.items()})
+        for adapter, request in requests.items():
+            stack.enter_context(adapter.asked(request))
+        answer = inner(*bound.args, **bound.kwargs)
+    if not any(request.memory.calls for request in requests.values()):  # shared by what callbacks make of it
+        warn(
+            f"{type(pipe).__name__} did not call its denoiser as a module, so nothing was guided; call it, not .forward"
+        )
+    return answer
 
 
 def negatives_of(
-    pipe: Any, original: type, arguments: dict[str, Any], active: "list[Adapter]"
-) -> "dict[Adapter, dict[str, torch.Tensor]]":
+    pipe: Any, arguments: dict[str, Any], active: "Iterable[Acting]"
+) -> "dict[Acting, dict[str, torch.Tensor]]":
     """Return the negative prompt's conditions for the adapters that want them; warn where there is one for none."""
     wanting = [adapter for adapter in active if adapter.spec.negative]
-    with ExitStack() as stack:
-        for adapter in active:
-            stack.enter_context(adapter.disabled())
-        found = {adapter: negative_conditions(pipe, original, arguments, adapter.spec) for adapter in wanting}
+    found = {adapter: negative_conditions(pipe, original_of(pipe), arguments, adapter.spec) for adapter in wanting}
     for name in () if wanting else ("negative_prompt", "negative_prompt_embeds"):
         value = arguments.get(name)
         if value is not None and len(value):
             warn(f"this adapter was trained without negative prompts; {name} is ignored")
     return found
-
-
-def warn_of_rescale(arguments: dict[str, Any], active: "list[Adapter]") -> None:
-    """Warn where guidance would be rescaled: pipelines that run without guidance ignore it."""
-    dials = {name for adapter in active for name in adapter.spec.offs}
-    if arguments.get(RESCALE) and RESCALE not in dials:
-        warn(f"{RESCALE} {arguments[RESCALE]:g} is ignored: the adapter knows what it was trained with, or a dial")
-
-
-def unfold(pipe: Any, adapter: "Adapter") -> None:
-    """Take an adapter from a pipeline."""
-    folded = type(pipe)
-    rest = {other: switch for other, switch in folded._folded_by.items() if other is not adapter}
-    if rest:
-        become(pipe, folded._folded_from, rest)
-    else:
-        pipe.__class__ = folded._folded_from

@@ -1,14 +1,15 @@
 """What an adapter is conditioned on: guidance scale, timestep and whatever condition the denoiser itself receives."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from guidefold.adapters.targets import find_output
-from guidefold.denoiser import Call, arguments_of
+from guidefold.arguments import arguments_of
+from guidefold.denoiser import Call
 from guidefold.errors import ModelError
 
 SCALE_FEATURES = 16
@@ -78,6 +79,14 @@ class ConditionSpec:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def unseeing(self) -> Self:
+        """Return the same spec without the prompt and what else comes with it; negative prompts stay."""
+        kept = [
+            {name: width for name, width in names.items() if name.startswith(NEGATIVE)}
+            for names in (self.tokens, self.vectors, self.labels)
+        ]
+        return replace(self, tokens=kept[0], vectors=kept[1], labels=kept[2])
 
 
 def conditions_of(call: Call) -> dict[str, Tensor]:
@@ -172,7 +181,7 @@ class TokenPool(nn.Module):
 class ConditionEncoder(nn.Module):
     """One encoder shared by all targets: (guidance scale, timestep, conditions) to a code [B, W].
 
-    `guidance_scale` is [B], or [B, D] for D dials.
+    `guidance_scale` is [B], or [B, D] for D dials. `known` is what `of_conditions` gave for these conditions before.
     """
 
     def __init__(self, spec: ConditionSpec, width: int) -> None:
@@ -185,18 +194,24 @@ class ConditionEncoder(nn.Module):
         self.labels = nn.ModuleList(nn.Embedding(count, width) for count in spec.labels.values())
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
-    def forward(self, guidance_scale: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+    def forward(self, guidance_scale: Tensor, tensors: dict[str, Tensor], known: Tensor | None = None) -> Tensor:
         rows, dtype = guidance_scale.shape[0], self.scale.weight.dtype
         timestep = noisiest(tensors[self.spec.timestep], rows) * self.spec.timestep_scale
         scales = torch.cat([scale_code(dial) for dial in guidance_scale.reshape(rows, -1).unbind(1)], dim=1)
         code = self.scale(scales.to(dtype)) + self.time(time_code(timestep).to(dtype))
+        seen = self.of_conditions(tensors, rows) if known is None else known
+        return self.mix(code if seen is None else code + seen)
+
+    def of_conditions(self, tensors: dict[str, Tensor], rows: int) -> Tensor | None:
+        """Return the part of the code [B, W] that is the same at every step and scale; None if there is none."""
+        dtype, parts = self.scale.weight.dtype, []
         for pool, name in zip(self.pools, self.spec.tokens, strict=True):
-            code = code + pool(tensors[name].to(dtype), mask_of(name, tensors))
+            parts.append(pool(tensors[name].to(dtype), mask_of(name, tensors)))
         for vector, name in zip(self.vectors, self.spec.vectors, strict=True):
-            code = code + vector(compressed(tensors[name].reshape(rows, -1)).to(dtype))
+            parts.append(vector(compressed(tensors[name].reshape(rows, -1)).to(dtype)))
         for label, name in zip(self.labels, self.spec.labels, strict=True):
-            code = code + label(tensors[name])
-        return self.mix(code)
+            parts.append(label(tensors[name]))
+        return sum(parts[1:], parts[0]) if parts else None
 
 
 def mask_of(name: str, tensors: dict[str, Tensor]) -> Tensor | None:

@@ -4,26 +4,34 @@ import torch
 from torch import Tensor, nn
 
 from guidefold.adapters.layers import DESIGNS, Layer, LowRank, layer_for
+from guidefold.adapters.places import is_place
 from guidefold.adapters.readers import reads
 from guidefold.config import AdapterConfig
 
 Shapes = dict[str, tuple[int, ...]]
+RANK = 32  # of readers and of the output layer, where the design's own targets have none
+
+
+def layered(shapes: Shapes) -> Shapes:
+    """Return the targets that are changed by a layer of their own: all but the places of `film`."""
+    return {name: shape for name, shape in shapes.items() if not is_place(name)}
 
 
 def ranks_of(config: AdapterConfig, shapes: Shapes, output: str | None) -> dict[str, int]:
     """Return the targets' inner widths; whatever the rank, the prediction can change in every direction."""
-    return {name: max(config.rank, min(shape[:2])) if name == output else config.rank for name, shape in shapes.items()}
+    rank = config.rank or RANK
+    return {name: max(rank, min(shape[:2])) if name == output else rank for name, shape in layered(shapes).items()}
 
 
 def kinds_of(config: AdapterConfig, shapes: Shapes, output: str | None) -> dict[str, type[Layer]]:
     """Return the targets' layers: a low-rank update of readers and of the output layer, of the others the design."""
-    return {name: LowRank if reads(name) or name == output else DESIGNS[config.design] for name in shapes}
+    return {name: LowRank if reads(name) or name == output else DESIGNS[config.design] for name in layered(shapes)}
 
 
 def make_layers(config: AdapterConfig, shapes: Shapes, output: str | None) -> nn.ModuleList:
     """Return the layers of all targets."""
     ranks, kinds = ranks_of(config, shapes, output), kinds_of(config, shapes, output)
-    return nn.ModuleList(layer_for(kinds[name], shape, ranks[name]) for name, shape in shapes.items())
+    return nn.ModuleList(layer_for(kinds[name], shape, ranks[name]) for name, shape in layered(shapes).items())
 
 
 class Heads(nn.Linear):
@@ -37,12 +45,18 @@ class Heads(nn.Linear):
         ranks, kinds = ranks_of(config, shapes, output), kinds_of(config, shapes, output)
         counts = {name: kind.modulation(ranks[name]) for name, kind in kinds.items()}
         super().__init__(config.width, sum(counts.values()))
-        self.design, self.rank = DESIGNS[config.design], config.rank
+        self.design, self.rank = DESIGNS[config.design], config.rank or RANK
         self.counts, self.last = counts, counts.get(output or "", 0)
-        self.readers = sum(map(reads, shapes))
+        self.readers = sum(map(reads, counts))
+        self.others = len(counts) - self.readers - bool(self.last)  # targets of the design
         if config.design != "offset":
             nn.init.zeros_(self.weight)
             nn.init.zeros_(self.bias)
+
+    def reset_parameters(self) -> None:
+        """Initialise as a linear layer, which may have nothing to put out."""
+        if self.out_features:
+            super().reset_parameters()
 
     def inner(self, strength: Tensor) -> Tensor:
         """Return the strength [B, 1] of the targets before the output layer; see `layers`."""
@@ -53,10 +67,10 @@ class Heads(nn.Linear):
         reading = self.readers * self.rank
         sizes = [reading, self.out_features - reading - self.last, self.last]
         readers, inner, outer = self(code).split(sizes, dim=1)
-        anchor = self.inner(strength)[:, None]
+        anchor, rows = self.inner(strength)[:, None], len(code)
         parts = [
-            LowRank.prepare(rows_of(readers, self.rank), anchor),
-            self.design.prepare(rows_of(inner, self.design.modulation(self.rank)), anchor),
+            LowRank.prepare(readers.view(rows, self.readers, self.rank), anchor),
+            self.design.prepare(inner.view(rows, self.others, self.design.modulation(self.rank)), anchor),
             *([LowRank.prepare(outer[:, None], strength[:, None])] if self.last else []),
         ]
         return [one for part in parts for one in part.to(dtype).unbind(1)]
@@ -68,8 +82,3 @@ class Heads(nn.Linear):
             found[name] = slice(start, start + count)
             start += count
         return found
-
-
-def rows_of(values: Tensor, width: int) -> Tensor:
-    """Shape values [B, N * width] as [B, N, width]; there may be none."""
-    return values.unflatten(1, (values.shape[1] // width, width))

@@ -1,4 +1,4 @@
-"""The four designs: each changes the output of one target by a residual that is anchored at guidance scale 1.
+"""Layers that change the output of one target by a residual that is anchored at guidance scale 1.
 
 Every layer is called as `layer(inputs, output, modulation, strength, tokens)` and returns the changed output: `inputs`
 [B', ..., D_in] and `output` [B', ..., D_out] are the target's own (channels second for a convolution), `modulation` [B,
@@ -90,8 +90,24 @@ class LowRank(Narrow):
         # [rank, rows]: CPUs are slower at the product that has [rows, rank], by up to a half
         hidden = self.down.to(inputs.dtype) @ inputs.reshape(-1, inputs.shape[-1]).t()
         gates = rows_like(modulation, inputs).to(hidden.dtype).t()[..., None]
-        hidden = (hidden.reshape(*gates.shape[:2], -1) * gates).flatten(1)
+        hidden = (hidden.reshape(len(hidden), gates.shape[1], -1) * gates).flatten(1)
         return add_product(output, hidden.t(), self.up)
+
+    def folded(self, gates: Tensor) -> Tensor:
+        """Return what the same change adds to a layer's weight [D_out, D_in], for one row's gates [rank] or [1]."""
+        return (self.up * gates) @ self.down
+
+
+class Delta(LowRank):
+    """A plain low-rank update of a linear layer, y + u B A x: without gates, so that it folds into the weights."""
+
+    @staticmethod
+    def modulation(rank: int) -> int:
+        return 0
+
+    @staticmethod
+    def prepare(modulation: Tensor, strength: Tensor) -> Tensor:
+        return strength.expand(-1, modulation.shape[1], 1)
 
 
 class LowRankConv(Layer):
@@ -107,6 +123,10 @@ class LowRankConv(Layer):
         gates = rows_like(modulation, inputs).to(hidden.dtype)[..., None, None]
         # a product, not a convolution by 1: CPUs are faster at it, by up to a third
         return output + (self.up.to(hidden.dtype) @ (hidden * gates).flatten(2)).view_as(output)
+
+    def folded(self, gates: Tensor) -> Tensor:
+        """Return what the same change adds to a convolution's weight [D_out, D_in, K, K], for one row's gates."""
+        return ((self.up * gates) @ self.down.flatten(1)).unflatten(1, self.down.shape[1:])
 
 
 class Bottleneck(Narrow):
@@ -158,6 +178,7 @@ def layer_for(design: type[Layer], shape: tuple[int, ...], rank: int) -> Layer:
 
 
 DESIGNS: dict[str, type[Layer]] = {
+    "film": Delta,
     "low_rank": LowRank,
     "bottleneck": Bottleneck,
     "cross_attention": CrossAttention,

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,15 @@ def as_scales(value: Scale, offs: dict[str, float], trained: tuple[float, float]
         raise InputError(f"there are {counts}; give one of each dial, or as many as images")
     scale = torch.stack([one.expand(rows) for one in columns], dim=1)
     return scale[:, 0] if len(offs) == 1 else scale
+
+
+def at_least(off: float, scale: Any) -> Any:
+    """Raise scales below the one that does nothing to it: pipelines take both for no guidance."""
+    if isinstance(scale, (int, float)):
+        return max(scale, off)
+    if isinstance(scale, (list, tuple)):
+        return [at_least(off, one) for one in scale]
+    return scale.clamp(min=off) if isinstance(scale, torch.Tensor) else scale
 
 
 def column(name: str, value: Number, off: float, trained: tuple[float, float] | None) -> Tensor:

@@ -1,12 +1,13 @@
 """Where an adapter acts: attention blocks, found by structure in any denoiser."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from guidefold.adapters.patterns import full_matches
 from guidefold.denoiser import prediction_of
 from guidefold.errors import ModelError
 
@@ -130,12 +131,10 @@ def find_output(denoiser: nn.Module, arguments: dict[str, Any]) -> str | None:
     return name if numbers >= wanted else None
 
 
-def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Tell whether a module's name is one of the patterns, ends in one, or fully matches a single regex, as in PEFT."""
-    patterns = tuple(patterns)
-    if any(name == pattern or name.endswith(f".{pattern}") for pattern in patterns):
-        return True
-    return len(patterns) == 1 and re.fullmatch(patterns[0], name) is not None
+def matching(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    """Return the names that are one of the patterns, end in one, or fully match a single regex, as in PEFT."""
+    found = {name for name in names for pattern in patterns if name == pattern or name.endswith(f".{pattern}")}
+    return found | full_matches(patterns[0], names) if len(patterns) == 1 else found
 
 
 def find_targets(denoiser: nn.Module, *, linears: bool, target_modules: tuple[str, ...] | None) -> dict[str, nn.Module]:
@@ -148,10 +147,9 @@ def find_targets(denoiser: nn.Module, *, linears: bool, target_modules: tuple[st
                 f"{type(denoiser).__name__} has no attention blocks to adapt; name layers with target_modules"
             )
         return found
-    try:
-        chosen = {name: module for name, module in denoiser.named_modules() if matches(name, target_modules)}
-    except re.error as error:
-        raise ModelError(f"target_modules {target_modules[0]!r} is no regular expression: {error}") from error
+    modules = dict(denoiser.named_modules())
+    matched = matching(list(modules), target_modules)
+    chosen = {name: module for name, module in modules.items() if name in matched}
     found = {name: module for name, module in chosen.items() if (is_layer if linears else is_attended)(module)}
     if not chosen:
         raise ModelError(
@@ -164,6 +162,21 @@ def find_targets(denoiser: nn.Module, *, linears: bool, target_modules: tuple[st
         raise ModelError(
             f"target_modules match {name}, a {type(module).__name__}, but this design adapts {wanted}{more}"
         )
+    return found
+
+
+def find_deltas(denoiser: nn.Module, target_modules: tuple[str, ...] | None) -> dict[str, nn.Module]:
+    """Return the layers whose weights get a plain low-rank update: the blocks' linear layers and all convolutions."""
+    if target_modules is not None:
+        named = {name: module for name, module in denoiser.named_modules() if matches(name, target_modules)}
+        return {name: module for name, module in named.items() if is_layer(module)}
+    found, linears, inside = {}, block_linears(denoiser), ""
+    for name, module in denoiser.named_modules():
+        if inside and name.startswith(inside):
+            continue
+        if name in linears or is_convolution(module):
+            found[name] = module
+            inside = f"{name}."
     return found
 
 

@@ -66,9 +66,8 @@ class OutputMap:
             words.append(f"pins {1 - float(seen.float().mean()):.0%}")
         if (self.b[seen] != 0).any():
             words.append("shifted")
-        share = float(self.mask.float().mean())
-        if share < 1:
-            words.append(f"takes {share:.0%} of the output")
+        if not self.mask.all():
+            words.append(f"takes {float(self.mask.float().mean()):.0%} of the output")
         elif not torch.equal(self.index.cpu(), torch.arange(self.size)):
             words.append("reordered")
         return ", ".join(words) or "identity"
@@ -94,18 +93,18 @@ def learn_maps(probe: Callable[[Callable[[int], Tensor]], list[Tensor]], sizes: 
     one = probe(lambda size: torch.ones(size))
     shifts = [value.reshape(-1).float() for value in zero]
     scales = [cleaned(value.reshape(-1).float() - shift) for value, shift in zip(one, shifts, strict=True)]
-    digits, place = [torch.zeros_like(shift) for shift in shifts], 1
+    # whole numbers: in float32 places beyond 2^24 would be their neighbours'
+    digits, place = [torch.zeros_like(shift, dtype=torch.long) for shift in shifts], 1
     while place < max(sizes):
         seen = probe(lambda size, place=place: (torch.arange(size) // place % BASE).float())
         for total, value, a, b in zip(digits, seen, scales, shifts, strict=True):
             digit = torch.where(a.abs() > 0, (value.reshape(-1).float() - b) / a, 0)
             if ((digit - digit.round()).abs() > 0.2).any():
                 raise NotAffine
-            total += digit.round() * place
+            total += digit.round().long() * place
         place *= BASE
     maps = []
-    for total, a, b, size in zip(digits, scales, shifts, sizes, strict=True):
-        index = total.long()
+    for index, a, b, size in zip(digits, scales, shifts, sizes, strict=True):
         if len(index) and not (int(index.min()) >= 0 and int(index.max()) < size):
             raise NotAffine
         maps.append(OutputMap(index=index, a=a, b=b, size=size))

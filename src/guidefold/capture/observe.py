@@ -1,6 +1,5 @@
 """Observe a pipeline: its guidance switch, the student's inputs and targets, each verified by running it."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,12 @@ from torch import Tensor
 from guidefold.answers import leaves, packed
 from guidefold.capture.known import KnownAnswers, parts_of
 from guidefold.capture.mapping import OutputMap
+from guidefold.capture.replay import Replay, difference, images_of, layout_of, replay
 from guidefold.capture.run import failures_told, run
 from guidefold.capture.switch import Switch
 from guidefold.capture.tape import Tape
 from guidefold.capture.watch import Target, Watch
+from guidefold.denoiser import denoisers
 from guidefold.errors import ModelError
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
@@ -33,6 +34,7 @@ class Observation:
     input_error: float
     result_error: float
     dtype: torch.dtype  # the coarsest on the way from the denoiser to its scheduler
+    replays: dict[str, Replay]  # by denoiser
     knows_bare: bool  # the guided run's answers are those without guidance too, as far as they are asked the same
 
     @property
@@ -54,7 +56,8 @@ def observe(pipe: Any, **call: Any) -> Observation:
     """Watch a pipeline with and without guidance, for a short call with guidance on, and verify what will be recorded.
 
     Raises ModelError where guidance is off, cannot be turned off, or what reaches the scheduler cannot be traced back
-    to the denoiser to the precision of its dtype; and where the pipeline itself fails.
+    to the denoiser to the precision of its dtype; where a call made again from its record is answered otherwise; and
+    where the pipeline itself fails.
     """
     with failures_told(pipe):
         watch = Watch(pipe, renewed(call))
@@ -86,8 +89,19 @@ def observe(pipe: Any, **call: Any) -> Observation:
     return Observation(
         switch=watch.switch, guided=watch.guided, bare=watch.bare, maps=tuple(maps), targets=targets,
         target_error=target_error, input_error=input_error(watch), result_error=result_error,
-        dtype=dtype, knows_bare=knows_bare(watch, tolerance),
+        dtype=dtype, knows_bare=knows_bare(watch, tolerance), replays=replays(watch, targets, tolerance),
     )  # fmt: skip
+
+
+def replays(watch: Watch, targets: dict[int, Target], tolerance: float) -> dict[str, Replay]:
+    """Make the student's recorded calls again, by denoiser. Raises ModelError where that gives other answers."""
+    found, parts = {}, denoisers(watch.pipe)
+    for name in dict.fromkeys(target.called.denoiser for target in targets.values()):
+        called = [targets[number].called for number in sorted(targets) if targets[number].called.denoiser == name]
+        images = images_of(watch.call(), called[0].call.rows)
+        layout = layout_of(watch.pipe, watch.call(), watch.switch, called, images)
+        found[name] = replay(parts[name], called, layout, tolerance)
+    return found
 
 
 def enough_steps(pipe: Any, call: Callable[[int], dict[str, Any]], most: int) -> int:
@@ -140,15 +154,6 @@ def renewed(call: dict[str, Any]) -> Callable[[], dict[str, Any]]:
         return dict(call)
 
     return make
-
-
-def difference(one: Tensor, other: Tensor) -> float:
-    """Return the largest difference, relative to the largest value."""
-    if one.shape != other.shape:
-        return float("inf")
-    gap, size = (one.float() - other.float()).abs().max(), other.float().abs().max()
-    worst = float(gap / size) if size else float(gap)
-    return worst if math.isfinite(worst) else float("inf")
 
 
 def result_difference(one: Any, other: Any) -> float:

@@ -29,9 +29,14 @@ def condition_argument(pipe: Any) -> str:
 
 
 def check_arguments(pipe: Any, arguments: Iterable[str], taken: Collection[str] = ()) -> None:
-    """Raise InputError for an argument that a pipeline's call lacks, or that is not the user's to give."""
-    for name in arguments:
-        if name not in parameters_of(pipe):
+    """Raise InputError for an argument that a pipeline's call lacks, ignores, or that is not the user's to give."""
+    given, known = list(arguments), parameters_of(pipe)
+    # most pipelines take both or their defaults
+    for name, other in (("height", "width"), ("width", "height")):
+        if name in given and other in known and other not in given:
+            raise InputError(f"the argument {name} is ignored without {other}; give both")
+    for name in given:
+        if name not in known:
             raise InputError(f"the argument {name} is none of {type(pipe).__name__}.__call__; leave it out")
         # one image a prompt: each has its own noise, scale and negative prompt
         if name in {"self", *SET, condition_argument(pipe), *taken} or name.endswith("_per_prompt"):

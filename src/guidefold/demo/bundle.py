@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guidefold.evaluation.judge import Judge
 from guidefold.hush import hushed
-from guidefold.trajectories.conditions import read_conditions
+from guidefold.trajectories.prompts import read_conditions
 
 HERE = Path(__file__).parent
 TEACHER = HERE / "teacher"
@@ -23,7 +23,8 @@ def load_teacher(device: str | torch.device = "cpu", dtype: torch.dtype = torch.
     with hushed():
         from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
-        pipe = StableDiffusionPipeline.from_pretrained(TEACHER, dtype=dtype, safety_checker=None, local_files_only=True)
+        settings = {"safety_checker": None, "local_files_only": True, "use_safetensors": True}
+        pipe = StableDiffusionPipeline.from_pretrained(TEACHER, dtype=dtype, **settings)
     return pipe.to(device)
 
 
@@ -46,9 +47,10 @@ class BundledFeatures:
         from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
         with hushed():
-            self.tower = CLIPVisionModelWithProjection.from_pretrained(TEACHER / "judge", dtype=torch.float32).eval()
+            kind = {"dtype": torch.float32, "use_safetensors": True}
+            self.tower = CLIPVisionModelWithProjection.from_pretrained(TEACHER / "judge", **kind).eval()
             self.words = CLIPTokenizer.from_pretrained(TEACHER / "tokenizer")
-            self.text = CLIPTextModel.from_pretrained(TEACHER / "text_encoder", dtype=torch.float32).eval()
+            self.text = CLIPTextModel.from_pretrained(TEACHER / "text_encoder", **kind).eval()
         extra = load_file(TEACHER / "judge" / "extra.safetensors")
         self.projection, self.reference = extra["text_projection"].float(), extra["reference"].float()
 

@@ -44,5 +44,5 @@ def run_demo(output: Path, *, minutes: float | None, quick: bool) -> Path:
     report = gallery.report_of(run, output / "report.html", notes=NOTES)
     title = f"Judged on {len(results.prompts)} held-out prompts, after {ui.duration(time.monotonic() - start)}"
     ui.table(title, gallery.COLUMNS, gallery.table_rows(results))
-    print(f"report: {report.resolve()}")
+    ui.say(f"report: {report.resolve()}")
     return report

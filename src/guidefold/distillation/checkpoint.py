@@ -1,18 +1,22 @@
 """Checkpoints: adapter, averaged weights and optimizer in one safetensors file, written in one piece."""
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from guidefold.checksums import checksum
 from guidefold.distillation.ema import Average
-from guidefold.errors import TrainingError
+from guidefold.errors import InputError, TrainingError
+from guidefold.files import SEAL, exists, replacing
 from guidefold.keeping import Adapter
+from guidefold.texts import reason
 
 NAME = "checkpoint.safetensors"
 
@@ -28,12 +32,12 @@ def save_checkpoint(
     tensors = prefixed("adapter", adapter.named_parameters()) | prefixed("average", average.values.items())
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= prefixed(f"optimizer.{index}", ((name, torch.as_tensor(value)) for name, value in state.items()))
-    partial = folder / f"{NAME}.partial"
+    said = json.dumps(progress, sort_keys=True)
+    record = json.dumps({**progress, SEAL: checksum(tensors, said)})
     try:
-        save_file(tensors, partial, metadata={"progress": json.dumps(progress)})
-        partial.replace(folder / NAME)
+        with replacing(folder / NAME) as draft:
+            save_file(tensors, draft, metadata={"progress": record})
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise TrainingError(
             f"cannot write a checkpoint to {folder}: {error}; the one before is kept, make room and run again"
         ) from error
@@ -42,32 +46,56 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, adapter: Adapter, average: Average, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any] | None:
-    """Restore from the folder's checkpoint and return its progress, or None where there is none yet."""
+    """Restore from the folder's checkpoint and return its progress, or None where there is none yet.
+
+    Raises TrainingError, and changes nothing, where it is damaged or its checksum does not fit.
+    """
     path = folder / NAME
-    if not path.exists():
+    if not exists(path):
         return None
     try:
-        tensors = load_file(path)
-        with safe_open(path, "pt") as file:
+        with path.open("rb"), safe_open(path, "pt") as file:
             progress = json.loads(file.metadata()["progress"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        known = progress.pop(SEAL, None)
+        if known is not None and known != checksum(tensors, json.dumps(progress, sort_keys=True)):
+            raise InputError("its checksum does not fit")
+        check_progress(progress)
         restore(tensors, adapter, average, optimizer)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise TrainingError(f"{path} is damaged ({reason}); delete it to start this run again") from error
+    except PermissionError as error:
+        raise TrainingError(f"cannot read {path}: {error.strerror}; give a folder of yours") from error
+    except (OSError, SafetensorError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise TrainingError(f"{path} is damaged ({reason(error)}); delete it to start this run again") from error
     return progress
 
 
+def check_progress(progress: dict[str, Any]) -> None:
+    """Raise InputError unless a checkpoint says where to go on."""
+    for name in ("step", "best_step"):
+        if not isinstance(progress[name], int) or progress[name] < 0:
+            raise InputError(f"{name} is {progress[name]!r}")
+    recovered, row = progress["recovered"], progress["row"]
+    if recovered is not None and not (isinstance(recovered, float) and math.isfinite(recovered)):
+        raise InputError(f"recovered is {recovered!r}")
+    if row is not None and not (isinstance(row, dict) and isinstance(row.get("loss"), float)):
+        raise InputError(f"row is {row!r}")
+
+
 def restore(tensors: dict[str, Tensor], adapter: Adapter, average: Average, optimizer: torch.optim.Optimizer) -> None:
-    """Copy a checkpoint's tensors to where they belong."""
-    average.copy(part(tensors, "adapter"), adapter)
-    saved = part(tensors, "average")
+    """Copy a checkpoint's tensors to where they belong. Raises InputError where one is missing or of another shape."""
+    own, saved = part(tensors, "adapter"), part(tensors, "average")
     for name, value in average.values.items():
-        value.copy_(saved[name])
+        for found in (own, saved):
+            if name not in found or found[name].shape != value.shape or found[name].dtype != value.dtype:
+                raise InputError(f"{name} is missing or of another shape")
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in part(tensors, "optimizer").items():
         index, _, field = name.partition(".")
         state.setdefault(int(index), {})[field] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    average.copy(own, adapter)
+    for name, value in average.values.items():
+        value.copy_(saved[name])
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from guidefold.distillation.losses import guidance_loss, guidance_weights
 from guidefold.distillation.states import OnlineStates, Source
 from guidefold.distillation.student import Student
 from guidefold.keeping import Adapter
+from guidefold.memory import memory_told
 from guidefold.trajectories.recorder import Recorder
 
 
@@ -47,7 +48,8 @@ def training_cost(
     """Return the cost of a training, from trial steps whose gradients are thrown away."""
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     device = parameter_device(denoiser)
-    trial = Adapter.build(denoiser, source.spec, adapter).to(device)
+    with memory_told(f"give less than rank {adapter.rank} and width {adapter.width}"):
+        trial = Adapter.build(denoiser, source.spec, adapter).to(device)
     start = time.perf_counter()
     states = {name: value.to(device) for name, value in source.batch(0).items()}
     making = time.perf_counter() - start

@@ -1,7 +1,6 @@
 """The training loop: resumable by statelessness, since data order and learning rate are pure functions of the step."""
 
 import itertools
-import json
 import math
 import signal
 import threading
@@ -20,15 +19,17 @@ from guidefold.config import TrainConfig
 from guidefold.distillation.checkpoint import NAME as CHECKPOINT
 from guidefold.distillation.checkpoint import load_checkpoint, save_checkpoint
 from guidefold.distillation.ema import Average
+from guidefold.distillation.log import LOG, add_row, rewind
 from guidefold.distillation.losses import guidance_loss, guidance_weights
 from guidefold.distillation.states import Source
 from guidefold.distillation.student import Student, energies
 from guidefold.errors import TrainingError
 from guidefold.keeping.hub import save_pretrained
+from guidefold.memory import memory_told
 from guidefold.trajectories.states import States
 from guidefold.ui import progress
 
-LOG = "log.jsonl"
+LESS = "give a smaller batch_size, a larger accumulation or gradient_checkpointing, and another output folder"
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -88,11 +89,14 @@ class Loop:
             self.accelerator.init_trackers("guidefold", config={k: str(v) for k, v in config.to_dict().items()})
 
     def run(self) -> Best:
-        """Train to the last step; Ctrl-C keeps what was learnt. Raises TrainingError where it diverges."""
+        """Train to the last step; Ctrl-C keeps what was learnt.
+
+        Raises TrainingError where it diverges, or does not fit in memory.
+        """
         if self.accelerator.is_main_process:
-            rewind_log(self.folder / LOG, self.best.logged)
+            rewind(self.folder / LOG, self.best.logged)
         try:
-            with progress("Training", self.config.steps, self.best.logged) as bar:
+            with memory_told(LESS, TrainingError), progress("Training", self.config.steps, self.best.logged) as bar:
                 while self.best.logged < self.config.steps:
                     bar.advance(text=f"loss {self.advance():.3f}")
         except KeyboardInterrupt:
@@ -123,13 +127,7 @@ class Loop:
         """Add a line to the log. Raises TrainingError if the disk is full."""
         if not self.accelerator.is_main_process:
             return
-        try:
-            with (self.folder / LOG).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise TrainingError(
-                f"cannot write {self.folder / LOG}: {error.strerror}; make room and run again"
-            ) from error
+        add_row(self.folder / LOG, row)
         if self.config.tracker:
             self.accelerator.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])
 
@@ -246,24 +244,6 @@ def held_back() -> Iterator[None]:
 
 def parameter_device(module: nn.Module) -> torch.device:
     return next(iter(module.parameters())).device
-
-
-def rewind_log(path: Path, step: int) -> None:
-    """Drop the lines of steps that will be taken again."""
-    if not path.exists():
-        return
-    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if is_before(line, step)]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(f"{line}\n" for line in rows), encoding="utf-8")
-    partial.replace(path)
-
-
-def is_before(line: str, step: int) -> bool:
-    """Tell whether a line of the log is whole and of an earlier step; a killed run may leave half a line."""
-    try:
-        return json.loads(line)["step"] < step
-    except (ValueError, KeyError):
-        return False
 
 
 @contextmanager

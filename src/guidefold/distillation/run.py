@@ -1,7 +1,5 @@
 """Record, train, distill: a run from pipeline to adapter, resumable at any point."""
 
-import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,18 +15,22 @@ from guidefold.acting.fitting import check
 from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig, Config, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import chosen_denoiser, denoisers
+from guidefold.distillation.folder import alone_in, claim, is_own
 from guidefold.distillation.loop import Loop, frozen
 from guidefold.distillation.states import OnlineStates, RecordedStates, Source
 from guidefold.distillation.student import Student
-from guidefold.errors import InputError, SeveralDenoisersError, TrainingError
-from guidefold.files import make_folder, writing
+from guidefold.errors import InputError, SeveralDenoisersError
+from guidefold.files import named
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import from_pretrained, start_from
+from guidefold.memory import memory_told
 from guidefold.processes import place
-from guidefold.trajectories.conditions import draw, read_conditions
+from guidefold.trajectories.additions import added_to
+from guidefold.trajectories.conditions import draw
 from guidefold.trajectories.dataset import held_out
-from guidefold.trajectories.identity import fingerprint
+from guidefold.trajectories.identity import fingerprint, plain
+from guidefold.trajectories.prompts import checked_text, read_conditions
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.several import Folders, drawn_of, identity_of, open_stores
 from guidefold.trajectories.store import Store
@@ -44,6 +46,7 @@ def as_conditions(conditions: Conditions) -> list[str]:
     for one in conditions:
         if isinstance(one, bool) or not isinstance(one, (str, Integral)):
             raise InputError(f"a condition is {one!r}; give texts, or class labels that are whole numbers")
+        checked_text(str(one), "a condition")
     return list(dict.fromkeys(map(str, conditions)))
 
 
@@ -53,7 +56,7 @@ def record(
     """Record guided trajectories of a pipeline into a store; an interrupted recording goes on where it stopped.
 
     Several processes, as `torchrun` starts them, share the work, and each returns when all of it is done. `arguments`
-    go to the pipeline's call, such as `height=512`. Raises InputError, ModelError or StoreError.
+    go to the pipeline's call, such as `height=512, width=512`. Raises InputError, ModelError or StoreError.
     """
     return recorded(Recorder(pipe, as_conditions(conditions), config or TrajectoryConfig(), **arguments), output)
 
@@ -92,23 +95,23 @@ def train(
     left as it was. Without `adapter` the new one has the shape of `config.init`, or the default. `arguments` go to the
     pipeline's call where trajectories are made on the fly. Raises InputError, ModelError, StoreError or TrainingError.
     """
-    config, trajectory = config or TrainConfig(), trajectory or TrajectoryConfig()
+    config, trajectory, folder = config or TrainConfig(), trajectory or TrajectoryConfig(), named(output)
     check_tracker(config)
     source = open_source(pipe, store, conditions, config, trajectory, arguments)
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
-    folder = Path(output)
     student = Student(denoiser, new_adapter(denoiser, source.spec, adapter, config), source.static)
     student.adapter.trained = origin(pipe, denoiser, config, source.trajectory) | student.adapter.trained
     claim(folder, told_of(student.adapter, denoiser, config, source.trajectory, source.identity))
-    student.adapter.attach(denoiser)
-    try:
-        with frozen(denoiser, gradient_checkpointing=config.gradient_checkpointing):
-            if isinstance(source, OnlineStates):
-                source.adapter = student.adapter
-            Loop(student, source, config, folder).run()
-    finally:
-        student.adapter.detach()
-    return from_pretrained(folder / "best")
+    with alone_in(folder):
+        student.adapter.attach(denoiser)
+        try:
+            with frozen(denoiser, gradient_checkpointing=config.gradient_checkpointing):
+                if isinstance(source, OnlineStates):
+                    source.adapter = student.adapter
+                Loop(student, source, config, folder).run()
+        finally:
+            student.adapter.detach()
+        return from_pretrained(folder / "best")
 
 
 def check_tracker(config: TrainConfig) -> None:
@@ -135,7 +138,9 @@ def new_adapter(
 ) -> Adapter:
     """Return the adapter that a run starts with. Raises InputError or ModelError where it does not fit."""
     torch.manual_seed(config.seed)
-    made = Adapter.build(denoiser, spec, adapter_config(adapter, config))
+    settings = adapter_config(adapter, config)
+    with memory_told(f"give less than rank {settings.rank} and width {settings.width}"):
+        made = Adapter.build(denoiser, spec, settings)
     check(made, denoiser)
     if config.init is not None:
         start_from(made, config.init)
@@ -167,7 +172,9 @@ def open_source(
     if store is None:
         raise InputError("source is recorded but there is no store; record one first, or choose source online")
     stores = open_stores(store)
-    stores[0].check_model(fingerprint(chosen_denoiser(pipe, stores[0].header["spec"].get("denoiser"))))
+    denoiser = chosen_denoiser(pipe, stores[0].header["spec"].get("denoiser"))
+    stores[0].check_added(added_to(denoiser))
+    stores[0].check_model(fingerprint(denoiser))
     return RecordedStates(stores, config)
 
 
@@ -185,49 +192,8 @@ def told_of(
     """Return what run.json says of a run."""
     settings: dict[str, Config] = {"adapter": adapter.config, "train": config, "trajectory": trajectory}
     told = {name: values.to_dict() for name, values in settings.items()}
-    return told | {"model": fingerprint(denoiser), "data": data}
-
-
-def is_own(folder: Path, wanted: dict[str, Any]) -> bool:
-    """Tell whether a folder is this run's already, and not a new one. Raises TrainingError for another run's."""
-    path = folder / "run.json"
-    if path.exists():
-        try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise TrainingError(f"{path} is damaged ({error}); give another output folder") from error
-        for group, values in wanted.items():
-            for key, value in values.items() if isinstance(values, dict) else [(group, values)]:
-                before = found.get(group, {}).get(key) if isinstance(values, dict) else found.get(group)
-                if before != value:
-                    raise TrainingError(
-                        f"{folder} holds a run with {key} {before!r}, not {value!r}; give another output folder"
-                    )
-        return True
-    if folder.is_file():
-        raise TrainingError(f"{folder} is a file; give another output folder")
-    if folder.exists() and any(not is_ours(path.name) for path in folder.iterdir()):
-        raise TrainingError(f"{folder} is not empty and holds no run; give another output folder")
-    return False
-
-
-def claim(folder: Path, wanted: dict[str, Any]) -> None:
-    """Make a folder a run's own, unless it is already.
-
-    Raises TrainingError for another run's, and InputError for a place that cannot be written.
-    """
-    if is_own(folder, wanted):
-        return
-    path = make_folder(folder) / "run.json"
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # of several processes each has its own
-    with writing(path):
-        partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-
-
-def is_ours(name: str) -> bool:
-    """Tell whether a file may lie where a run starts: a store made before, or what a killed process left."""
-    return name == "store" or name.endswith(".partial")
+    added = json.dumps(plain(added_to(denoiser)), sort_keys=True)
+    return told | {"model": fingerprint(denoiser), "data": data} | ({"added": added} if added != "{}" else {})
 
 
 def guided_denoisers(
@@ -255,10 +221,10 @@ def distill(
     """Record if the source is recorded, then train; the same call resumes. Returns the best adapter.
 
     Where guidance runs several denoisers and none is named, each gets an adapter; they are returned, and saved in
-    best/, together. `arguments` go to the pipeline's call, such as `height=512`. What the settings tell to be wrong is
-    raised before anything is recorded: InputError, ModelError, StoreError or TrainingError.
+    best/, together. `arguments` go to the pipeline's call, such as `height=512, width=512`. What the settings tell to
+    be wrong is raised before anything is recorded: InputError, ModelError, StoreError or TrainingError.
     """
-    config, trajectory, output = config or TrainConfig(), trajectory or TrajectoryConfig(), Path(output)
+    config, trajectory, output = config or TrainConfig(), trajectory or TrajectoryConfig(), named(output)
     prompts = as_conditions(conditions)
     names = guided_denoisers(pipe, prompts, trajectory, arguments)
     runs = {output / name: replace(trajectory, denoiser=name) for name in names} or {output: trajectory}

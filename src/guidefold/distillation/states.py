@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from guidefold.adapters import ConditionSpec
+from guidefold.arguments import unwritten
 from guidefold.config import TrainConfig, TrajectoryConfig
 from guidefold.errors import InputError
 from guidefold.keeping import Adapter
@@ -46,7 +47,7 @@ class RecordedStates:
     def __init__(self, stores: Sequence[Store], config: TrainConfig) -> None:
         self.config, self.trajectory = config, drawn_of(stores)
         self.identity = identity_of(stores)
-        self.static = stores[0].header["static"]
+        self.static = {name: unwritten(value) for name, value in stores[0].header["static"].items()}
         self.spec = ConditionSpec(**stores[0].header["spec"])
         self.training, self.held_out = split(stores, config.validation)
 

@@ -18,6 +18,7 @@ from guidefold.evaluation.report import PictureRow
 from guidefold.evaluation.results import VARIANTS, Evaluation, Interval, Row, Variant
 from guidefold.evaluation.sampling import Sampled, sample_variants
 from guidefold.keeping import Adapter
+from guidefold.memory import memory_told
 from guidefold.trajectories.identity import plain
 from guidefold.ui import progress
 
@@ -45,7 +46,8 @@ def evaluate(
     if adapter is not None and attached_here:
         adapter.attach(pipe)
     try:
-        return measured(pipe, adapter, prompts, judge, config, arguments)
+        with memory_told("give a smaller eval_batch, or fewer images"):
+            return measured(pipe, adapter, prompts, judge, config, arguments)
     finally:
         if adapter is not None and attached_here:
             adapter.detach()

@@ -1,23 +1,35 @@
 """Pictures and figures of an evaluation in a folder, and the report made of them."""
 
+import hashlib
+import io
 import json
-import wave
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
-from torch import Tensor
 
+from guidefold.distillation.log import LOG, read_log
 from guidefold.errors import InputError
-from guidefold.evaluation.media import Kind, frames_a_second, sampling_rate, still, to_image
-from guidefold.evaluation.report import PictureRow, write_report
-from guidefold.evaluation.results import Evaluation, Interval, Row, replace_text
-from guidefold.files import writing
+from guidefold.evaluation.report import PictureRow, check_report, write_report
+from guidefold.evaluation.results import Evaluation, Interval, Row
+from guidefold.evaluation.saving import save_image
+from guidefold.files import (
+    check_plain,
+    digest,
+    exists,
+    named,
+    read_object,
+    replace_text,
+    sealed,
+    unsealed,
+)
 
 RESULTS = "evaluation.json"
 PICTURES = "pictures"
+INDEX = "pictures.json"
+REPORT = "report.html"
 NAMES = {"none": "no guidance", "cfg": "CFG", "adapter": "adapter"}
 COLUMNS = (
     "scale", "passes", "time ratio", "recovered", "latents' distance", "Fréchet none", "CFG", "adapter", "CLIP none",
@@ -25,51 +37,8 @@ COLUMNS = (
 )  # fmt: skip
 MARGIN = 4
 TITLE = 16
-
-
-@contextmanager
-def drafted(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all, in the draft that is given. Raises InputError where the disk refuses it."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".partial")
-        yield draft
-        draft.replace(path)
-
-
-def save_image(image: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all. Raises InputError where the disk refuses it."""
-    with drafted(path) as draft:
-        image.save(draft, format="PNG")
-
-
-def save_film(film: Tensor, path: Path, frames_a_second: float) -> None:
-    """Write a film [F, 3, H, W] as a GIF that goes round. Raises InputError where the disk refuses it."""
-    first, *rest = (to_image(frame) for frame in film)
-    pace = dict(duration=max(20, round(1000 / frames_a_second)), loop=0)  # browsers slow down what is faster
-    with drafted(path) as draft:
-        first.save(draft, format="GIF", save_all=True, append_images=rest, **pace)
-
-
-def save_sound(sound: Tensor, path: Path, rate: int) -> None:
-    """Write a sound [C, T] as a WAV of 16 bits. Raises InputError where the disk refuses it."""
-    numbers = (sound.clamp(-1, 1) * 32767).round().short().T.contiguous().numpy()
-    with drafted(path) as draft, wave.open(str(draft), "wb") as file:
-        file.setnchannels(len(sound))
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(numbers.astype("<i2").tobytes())
-
-
-def save_made(pipe: Any, kind: Kind, one: Tensor, stem: Path, arguments: Mapping[str, Any]) -> Image.Image:
-    """Write a picture, a film's strip and GIF, or a sound's waves and WAV; return what is to be looked at."""
-    shown = still(kind, one)
-    save_image(shown, stem.with_name(f"{stem.name}.png"))
-    if kind == "frames":
-        save_film(one, stem.with_name(f"{stem.name}.gif"), frames_a_second(pipe, arguments))
-    elif kind == "audios":
-        save_sound(one, stem.with_name(f"{stem.name}.wav"), sampling_rate(pipe))
-    return shown
+# what a broken list or picture raises; of Pillow's are the last two
+BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError, Image.DecompressionBombError)
 
 
 def grid(columns: Mapping[str, Sequence[Image.Image]], prompts: Sequence[str]) -> Image.Image:
@@ -92,28 +61,47 @@ def grid(columns: Mapping[str, Sequence[Image.Image]], prompts: Sequence[str]) -
     return sheet
 
 
+def check_place(folder: Path) -> None:
+    """Raise InputError where results would be written over something that is no file, or no report of ours."""
+    for path in (folder / RESULTS, folder / PICTURES / INDEX):
+        check_plain(path)
+    check_report(folder / REPORT)
+
+
 def save_results(folder: Path, results: Evaluation, pictures: Sequence[PictureRow]) -> None:
-    """Write figures and pictures of an evaluation."""
+    """Write figures and pictures of an evaluation.
+
+    The list of pictures is written last, and knows by checksums which figures and files belong to it: what a killed
+    process leaves is never taken for one evaluation.
+    """
     results.save(folder / RESULTS)
     rows = []
     for number, picture in enumerate(pictures):
+        images = {}
         for name, image in picture.images.items():
-            save_image(image, folder / PICTURES / f"{number}-{name}.png")
-        rows.append(
-            {"prompt": picture.prompt, "guidance_scale": picture.guidance_scale, "images": list(picture.images)}
-        )
-    replace_text(folder / PICTURES / "pictures.json", json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+            path = folder / PICTURES / f"{number}-{name}.png"
+            save_image(image, path)
+            images[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        rows.append({"prompt": picture.prompt, "guidance_scale": picture.guidance_scale, "images": images})
+    values = sealed({"of": digest(results.to_dict()), "rows": rows})
+    replace_text(folder / PICTURES / INDEX, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
-def load_pictures(folder: Path) -> list[PictureRow]:
-    """Read what `save_results` wrote; nothing where there are no pictures. Raises InputError for damaged ones."""
-    path = folder / PICTURES / "pictures.json"
-    if not path.exists():
+def load_pictures(folder: Path, results: Evaluation | None = None) -> list[PictureRow]:
+    """Read what `save_results` wrote; nothing where there are no pictures. Raises InputError for damaged ones.
+
+    Warns, and returns nothing, where they are of another evaluation than `results`.
+    """
+    path = folder / PICTURES / INDEX
+    if not exists(path):
         return []
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return [load_row(path.parent, number, row) for number, row in enumerate(rows)]
-    except (OSError, ValueError, KeyError, TypeError, SyntaxError) as error:  # Pillow's for a broken PNG is the last
+        values = unsealed(read_object(path, "pictures"), "the list of pictures")
+        if results is not None and values["of"] != digest(results.to_dict()):
+            warnings.warn(f"{path.parent} is of another evaluation and left out; run eval again", stacklevel=3)
+            return []
+        return [load_row(path.parent, number, row) for number, row in enumerate(values["rows"])]
+    except BROKEN as error:
         raise InputError(
             f"cannot read the pictures of {path.parent} ({error}); delete that folder for a report without them"
         ) from error
@@ -121,35 +109,18 @@ def load_pictures(folder: Path) -> list[PictureRow]:
 
 def load_row(folder: Path, number: int, row: Mapping[str, Any]) -> PictureRow:
     """Read the pictures of one prompt."""
-    images = {name: Image.open(folder / f"{number}-{name}.png").convert("RGB") for name in row["images"]}
+    if unknown := sorted(row["images"].keys() - NAMES.keys()):
+        raise InputError(f"no variant {unknown[0]!r} of a picture")
+    images = {name: load_image(folder / f"{number}-{name}.png", known) for name, known in row["images"].items()}
     return PictureRow(prompt=str(row["prompt"]), guidance_scale=float(row["guidance_scale"]), images=images)
 
 
-def load_log(path: Path) -> list[dict[str, Any]]:
-    """Read the log of a training, but for half a line that a killed run may leave; nothing where there is none.
-
-    Raises InputError that names the first damaged line.
-    """
-    if not path.exists():
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}; delete it for a report without it") from error
-    return [log_row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.endswith("}")]
-
-
-def log_row(line: str, place: str) -> dict[str, Any]:
-    """Return what a line of the log says. Raises InputError that names the place."""
-    try:
-        row = json.loads(line)
-        numbers = [row["step"], row.get("loss"), row.get("validation")]
-        good = all(number is None or isinstance(number, (int, float)) for number in numbers)
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{place} is damaged ({error}); delete that line") from error
-    if not good:
-        raise InputError(f"{place} is damaged (a step or loss that is no number); delete that line")
-    return row
+def load_image(path: Path, known: str) -> Image.Image:
+    """Read one PNG whose checksum is known; no other format is tried. Raises InputError where it does not fit."""
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != known:
+        raise InputError(f"the checksum of {path.name} does not fit")
+    return Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB")
 
 
 def report_of(folder: Path, output: Path | None = None, *, notes: Sequence[str] = ()) -> Path:
@@ -157,14 +128,15 @@ def report_of(folder: Path, output: Path | None = None, *, notes: Sequence[str] 
 
     Raises InputError where one of them is damaged, or the report cannot be written.
     """
-    log = folder / "log.jsonl"
-    results = Evaluation.load(folder / RESULTS) if (folder / RESULTS).exists() else None
-    if results is None and not log.exists():
-        raise InputError(f"{folder} holds neither {RESULTS} nor log.jsonl; give the folder of a run or an evaluation")
-    path, title = output or folder / "report.html", "Guidance in one forward pass"
+    log = folder / LOG
+    results = Evaluation.load(folder / RESULTS) if exists(folder / RESULTS) else None
+    if results is None and not exists(log):
+        raise InputError(f"{folder} holds neither {RESULTS} nor {LOG}; give the folder of a run or an evaluation")
+    path, title = folder / REPORT if output is None else named(output), "Guidance in one forward pass"
+    pictures = [] if results is None else load_pictures(folder, results)
     return write_report(
-        path, title=title, evaluation=results, pictures=load_pictures(folder), loss_log=load_log(log), notes=notes
-    )
+        path, title=title, evaluation=results, pictures=pictures, loss_log=read_log(log), notes=notes
+    )  # fmt: skip
 
 
 def by_variant(results: Evaluation) -> dict[float, dict[str, Row]]:

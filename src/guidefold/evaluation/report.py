@@ -15,7 +15,8 @@ from PIL import Image
 
 from guidefold.errors import InputError
 from guidefold.evaluation import figures
-from guidefold.evaluation.results import VARIANTS, Evaluation, Interval, Row, replace_text
+from guidefold.evaluation.results import VARIANTS, Evaluation, Interval, Row
+from guidefold.files import check_plain, exists, replace_text
 
 LARGEST_SIDE = 384  # pixels of a picture in the report; larger ones are scaled down
 LARGEST_STRIP = 1120  # of a strip's width, which has a line for itself
@@ -24,6 +25,7 @@ FURTHER = {
     "spectral_distance": "Spectral distance (dB) ↓",
     "motion": "Motion",
 }
+MARK = b'<meta name="generator" content="guidefold">'  # in the head of every report
 LOSSLESS_SIDE = 128  # pixels up to which a picture is kept as it is, as PNG
 
 
@@ -59,6 +61,19 @@ class Headline:
     detail: str
 
 
+def check_report(path: Path) -> None:
+    """Raise InputError where a report would be written over anything but a report."""
+    check_plain(path)
+    if exists(path):
+        try:
+            with path.open("rb") as file:
+                ours = MARK in file.read(1000)
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}; give another name") from error
+        if not ours:
+            raise InputError(f"{path} is no report of guidefold and is not written over; give another name")
+
+
 def write_report(
     path: str | Path,
     *,
@@ -69,7 +84,11 @@ def write_report(
     command: str | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write one self-contained HTML file, whole or not at all, and return its path; what is absent is left out."""
+    """Write one self-contained HTML file, whole or not at all, and return its path; what is absent is left out.
+
+    Raises InputError where it cannot be written, or something else than a report is there.
+    """
+    check_report(Path(path))
     folder = resources.files("guidefold.evaluation")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=_number, interval=_interval, data_uri=_data_uri)

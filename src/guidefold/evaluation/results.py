@@ -1,20 +1,21 @@
 """What an evaluation found, as plain numbers that travel as JSON; no torch here, so that reports open at once."""
 
 import json
-import os
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import fmean, median
-from types import NoneType
 from typing import Any, Literal, Self, TypeVar, get_args
 
 from guidefold.errors import InputError
-from guidefold.files import read_object, writing
+from guidefold.files import read_object, replace_text, sealed, unsealed
 
 T = TypeVar("T")
 Variant = Literal["none", "cfg", "adapter"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
+LARGEST = 1e100  # of a number that can be drawn
+NEEDED = ("guidance_scale", "passes", "seconds_per_image")  # what every row has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,8 @@ class Row:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise InputError(f"variant is {self.variant!r}; choose from {', '.join(VARIANTS)}")
-        _check_numbers({name: value for name, value in vars(self).items() if name != "variant"})
+        numbers = {name: value for name, value in vars(self).items() if name != "variant"}
+        _check_numbers({name: value for name, value in numbers.items() if name in NEEDED or value is not None})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -91,13 +93,13 @@ class Evaluation:
     def __post_init__(self) -> None:
         for name in ("recovered_by_scale", "recovered_by_timestep", "recovered_on_own_states"):
             _check_recovered(name, getattr(self, name))
-        if not isinstance(self.prompts, (list, tuple)):
-            raise InputError(f"prompts is {self.prompts!r}; give a list")
+        if not isinstance(self.prompts, (list, tuple)) or not all(isinstance(one, str) for one in self.prompts):
+            raise InputError(f"prompts is {self.prompts!r}; give a list of texts")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from plain values. Raises InputError for unknown, missing and bad keys."""
-        rows = values.get("rows", [])
+        rows = _mapping(cls, values).get("rows", [])
         if not isinstance(rows, list):
             raise InputError(f"rows is {rows!r}; give a list")
         return _build(cls, {**values, "rows": [Row.from_dict(row) for row in rows]})
@@ -108,16 +110,18 @@ class Evaluation:
     def save(self, path: str | Path) -> Path:
         """Write JSON, whole or not at all. Raises InputError if a number is not finite."""
         try:
-            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+            text = json.dumps(sealed(self.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
         except ValueError as error:
             raise InputError(f"cannot save an evaluation to {path}: {error}; leave the metric out instead") from error
         return replace_text(path, text + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote. Raises InputError if the file is missing or is no evaluation."""
+        """Read what `save` wrote. Raises InputError if the file is missing, damaged or no evaluation."""
         values = read_object(path, "an evaluation")
         try:
+            values = unsealed(values, "it")
+            _check_drawable(values)
             return cls.from_dict(values)
         except InputError as error:
             raise InputError(f"cannot read an evaluation from {path}: {error}; run eval again") from error
@@ -139,25 +143,6 @@ class Evaluation:
         return [item.value if isinstance(item, Interval) else item for item in found if item is not None]
 
 
-def replace_text(path: str | Path, text: str) -> Path:
-    """Write a text file whole or not at all, making its folder; a reader sees the old file or the new one.
-
-    Raises InputError where the disk refuses it.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(path)  # os.replace
-        finally:
-            draft.unlink(missing_ok=True)
-    return path
-
-
 def _mapping(kind: type, values: Any) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise InputError(f"{values!r} is no {kind.__name__}; give an object")
@@ -166,13 +151,28 @@ def _mapping(kind: type, values: Any) -> dict[str, Any]:
 
 def _check_numbers(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
-        if not isinstance(value, (int, float, Interval, NoneType)):
+        if isinstance(value, bool) or not isinstance(value, (int, float, Interval)):
             raise InputError(f"{name} is {value!r}; give a number")
+
+
+def _check_drawable(value: Any, name: str = "a value") -> None:
+    """Raise InputError for a number, wherever it is, that no figure could show."""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            _check_drawable(one, key)
+    elif isinstance(value, list):
+        for one in value:
+            _check_drawable(one, name)
+    elif isinstance(value, (int, float)) and not -LARGEST <= value <= LARGEST:  # nan is neither
+        raise InputError(f"{name} is {'no finite number' if isinstance(value, float) else 'too large a number'}")
 
 
 def _check_recovered(name: str, values: Any) -> None:
     try:
-        _check_numbers({f"{name} at {float(key):g}": value for key, value in _mapping(Evaluation, values).items()})
+        known = _mapping(Evaluation, values)
+        if any(not math.isfinite(float(key)) for key in known):
+            raise InputError("a scale or timestep is not finite")
+        _check_numbers({f"{name} at {float(key):g}": value for key, value in known.items()})
     except ValueError as error:  # an InputError is one too
         raise InputError(f"{name} is {values!r}; give numbers by guidance scale or timestep") from error
 

@@ -9,45 +9,30 @@ import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from guidefold.adapters.conditions import ConditionSpec
-from guidefold.config import AdapterConfig
 from guidefold.errors import InputError, ModelError
+from guidefold.files import check_plain, exists, make_folder, read_object, replace_text, sweep
 from guidefold.keeping.adapter import Adapter
+from guidefold.keeping.card import CARD, group_card, model_card
+from guidefold.keeping.described import described
 from guidefold.keeping.group import INDEX, AdapterGroup
+from guidefold.keeping.weights import (
+    CONFIG,
+    WEIGHTS,
+    check_finite,
+    own_description,
+    read_description,
+    read_weights,
+    seal,
+    write_weights,
+)
+from guidefold.texts import reason, visible
 
 FORMAT = 1
-WEIGHTS = "model.safetensors"
+README = "README.md"
 BUNDLED = "bundled"  # the adapter that comes with guidefold, for the bundled teacher
 BUNDLED_FOLDER = Path(__file__).parents[1] / "demo" / "adapter"
-
-CARD = """---
-library_name: guidefold
-tags: [guidefold, adapter-guidance-distillation, diffusers]
-{base_line}---
-# Guidance folded into one forward pass
-
-Base model: {base}. This adapter predicts its classifier-free guidance in one forward pass a sampling step instead of
-two, for guidance scales from {low:g} to {high:g}.
-
-```python
-import guidefold
-
-adapter = guidefold.load("{name}").attach(pipe)
-image = pipe("a prompt", guidance_scale={middle:g}).images[0]
-```
-
-| | |
-|---|---|
-| design | {design}, rank {rank}, {targets} targets |
-| parameters | {parameters:,} |
-| trained on | {source} states, {steps} steps{before}{merged} |
-| guidance recovered on held-out conditions | {recovered} |
-
-Method: adapter guidance distillation (Perez Jensen & Sadat, arXiv 2503.07274). Made with guidefold {version}.
-"""
 
 
 def describe(adapter: Adapter) -> dict[str, Any]:
@@ -64,104 +49,103 @@ def describe(adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def model_card(adapter: Adapter, name: str) -> str:
-    """Return the README of an adapter."""
-    from guidefold import __version__
-
-    trained = adapter.trained
-    low, high = trained.get("scale_min", 1.0), trained.get("scale_max", 1.0)
-    base = trained.get("base", "an unnamed base model")
-    recovered = trained.get("recovered")
-    return CARD.format(
-        base=base,
-        base_line=f"base_model: {base}\n" if "/" in base and not Path(base).exists() else "",
-        low=low,
-        high=high,
-        middle=round((low + high) / 2, 1),
-        name=name,
-        design=adapter.config.design,
-        rank=adapter.config.rank,
-        targets=len(adapter.shapes),
-        parameters=adapter.parameter_count(),
-        source=trained.get("source", "no"),
-        steps=trained.get("steps", 0),
-        before=f", after {earlier} of the adapter it started from" if (earlier := trained.get("steps_before")) else "",
-        merged=f", mean of {trained['merged']} adapters" if "merged" in trained else "",
-        recovered="not measured" if recovered is None else f"{recovered:.1%}",
-        version=__version__,
-    )
-
-
 def save_pretrained(adapter: Adapter, folder: str | Path, *, dtype: torch.dtype | None = None, name: str = "") -> Path:
-    """Write an adapter to a folder; every file is there completely or not at all. Raises InputError if it cannot be."""
+    """Write an adapter to a folder: its weights, config.json and a model card. Raises InputError if it cannot be.
+
+    The weights describe themselves and are replaced in one move, so that a reader sees all of the old adapter or all of
+    the new one, whenever this is interrupted; see `keeping.weights`. Nothing that is not of guidefold is written over.
+    """
+    weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in adapter.state_dict().items()}
+    check_finite(weights)
+    folder = make_folder(folder)
+    check_ours(folder)
+    sealed = seal(describe(adapter), weights)
     try:
-        return write_files(adapter, Path(folder), dtype=dtype, name=name)
+        sweep(folder)
+        write_weights(folder / WEIGHTS, weights, sealed)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write an adapter to {folder}: {error}; make room, or give another folder") from error
-
-
-def write_files(adapter: Adapter, folder: Path, *, dtype: torch.dtype | None, name: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in adapter.state_dict().items()}
-    partial = folder / f"{WEIGHTS}.partial"
-    save_file(weights, partial, metadata={"format": "pt"})
-    partial.replace(folder / WEIGHTS)
-    texts = {
-        "config.json": json.dumps(describe(adapter), indent=2) + "\n",
-        "README.md": model_card(adapter, name or folder.name),
-    }
-    for file, text in texts.items():
-        partial = folder / f"{file}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / file)
+    replace_text(folder / CONFIG, json.dumps(sealed, indent=2) + "\n")
+    if not exists(folder / README) or is_our_card(folder / README):
+        replace_text(folder / README, model_card(adapter, name or folder.name))
     return folder
+
+
+def check_ours(folder: Path) -> None:
+    """Raise InputError unless an adapter can be written to a folder without writing over what is somebody else's."""
+    for name in (WEIGHTS, CONFIG, README):
+        check_plain(folder / name)
+    if own_description(folder / WEIGHTS) is not None or is_our_config(folder / CONFIG):
+        return
+    if foreign := [name for name in (WEIGHTS, CONFIG, README) if exists(folder / name)]:
+        raise InputError(f"{folder} holds {foreign[0]}, which guidefold did not write; give another folder")
+
+
+def is_our_config(path: Path) -> bool:
+    try:
+        return {"guidefold", "adapter", "shapes"} <= read_object(path, "an adapter").keys()
+    except InputError:
+        return False
+
+
+def is_our_card(path: Path) -> bool:
+    try:
+        return path.read_text(encoding="utf-8").startswith(CARD[: CARD.index("\ntags")])
+    except (OSError, ValueError):
+        return False
 
 
 def find_folder(source: str | Path) -> Path:
     """Return the local folder of an adapter or a group, fetched from the Hub if it is none. Raises InputError."""
+    if not str(source):
+        raise InputError("the adapter's name is empty; give a folder or a Hub name")
     folder = BUNDLED_FOLDER if source == BUNDLED else Path(source)
-    if (folder / "config.json").exists() or (folder / INDEX).exists():
+    if any(exists(folder / name) for name in (CONFIG, INDEX)) or own_description(folder / WEIGHTS) is not None:
         return folder
-    if folder.exists():
+    if exists(folder):
         raise InputError(
             f"{folder} holds no adapter: there is no config.json; give the folder that save_pretrained wrote"
         )
     try:
         return Path(snapshot_download(str(source), allow_patterns=["*config.json", f"*{WEIGHTS}", INDEX]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"no adapter at {source}: neither a folder here nor found on the Hub ({reason})") from error
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        told = reason(error).partition(". ")[0]
+        raise InputError(f"no adapter at {source}: neither a folder here nor found on the Hub ({told})") from error
 
 
 def load(source: str | Path) -> Adapter | AdapterGroup:
     """Load an adapter, or the adapters of a pipeline with several denoisers. Raises InputError or ModelError."""
     folder = find_folder(source)
-    return AdapterGroup.from_pretrained(folder) if (folder / INDEX).exists() else from_pretrained(folder)
+    return AdapterGroup.from_pretrained(folder) if exists(folder / INDEX) else from_pretrained(folder)
 
 
 def from_pretrained(source: str | Path) -> Adapter:
-    """Load an adapter from a folder or the Hub, not attached to anything. Raises InputError or ModelError."""
+    """Load an adapter from a folder or the Hub, not attached to anything. Raises InputError or ModelError.
+
+    What the files say is checked before anything is built, and the weights against their checksum.
+    """
     folder = find_folder(source)
-    if (folder / INDEX).exists():
+    if exists(folder / INDEX):
         raise InputError(f"{source} holds an adapter for each of several denoisers; use guidefold.load")
     try:
-        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if described["format"] != FORMAT:
+        values = read_description(folder)
+        if values["format"] != FORMAT:
             raise ModelError(
-                f"{folder} has adapter format {described['format']}, this guidefold reads {FORMAT}; upgrade guidefold"
+                f"{folder} has adapter format {visible(values['format'])[:80]}, this guidefold reads {FORMAT}; "
+                "upgrade guidefold"
             )
-        shapes = {key: tuple(shape) for key, shape in described["shapes"].items()}
-        adapter = Adapter(AdapterConfig.from_dict(described["adapter"]), ConditionSpec(**described["spec"]), shapes)
-        adapter.trained = described["trained"]
-    except (OSError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{folder / 'config.json'} describes no adapter ({error}); save the adapter again") from error
-    try:
-        adapter.load_state_dict({key: value.float() for key, value in load_file(folder / WEIGHTS).items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"{folder / WEIGHTS} is missing or damaged ({reason}); fetch or save the adapter again"
-        ) from error
+        found = described(values)
+
+        def build() -> Adapter:
+            return Adapter(found.config, found.spec, dict(found.shapes))
+
+        adapter = read_weights(folder / WEIGHTS, values, build)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # what cannot be read may be whole
+        raise ModelError(f"{folder / CONFIG} describes no adapter ({reason(error)}); save the adapter again") from error
+    assert isinstance(adapter, Adapter)
+    adapter.trained = found.trained
     return adapter.eval()
 
 
@@ -221,14 +205,6 @@ def push_to_hub(adapter: Adapter | AdapterGroup, repository: str, *, private: bo
             api.create_repo(repository, exist_ok=True, private=private)
             return str(api.upload_folder(repo_id=repository, folder_path=folder))
         except (HFValidationError, HfHubHTTPError, OSError) as error:
-            reason = str(error).splitlines()[0]
             raise InputError(
-                f"cannot push to {repository} ({reason}); log in, or give a repository of yours"
+                f"cannot push to {repository} ({reason(error)}); log in, or give a repository of yours"
             ) from error
-
-
-def group_card(group: AdapterGroup, name: str) -> str:
-    """Return the README of a group: the front matter and the first lines of its first adapter's, and what there is."""
-    card, _, _ = model_card(next(iter(group.adapters.values())), name).partition("| | |\n")
-    members = "\n".join(f"- [{part}]({part}/README.md)" for part in group.adapters)
-    return f"{card}It has an adapter for each denoiser that guidance runs:\n\n{members}\n"

@@ -29,12 +29,20 @@ def merge(sources: Sequence[str | Path], shares: Sequence[float] | None = None) 
     for source, other in zip(sources, adapters, strict=True):
         if unlike := [name for name, value in kind_of(other).items() if value != kind_of(adapters[0])[name]]:
             raise ModelError(f"cannot merge {sources[0]} and {source}: they differ in {unlike[0]}; merge what is alike")
-    parts = [(adapter.state_dict(), share / sum(shares)) for adapter, share in zip(adapters, shares, strict=True)]
+    parts = list(zip([adapter.state_dict() for adapter in adapters], parts_of(shares), strict=True))
     mean = {name: sum(share * weights[name] for weights, share in parts) for name in parts[0][0]}
     merged = adapters[0]
     merged.trained = told_of([adapter.trained for adapter in adapters])
     merged.load_state_dict(mean)
     return merged
+
+
+def parts_of(shares: Sequence[float]) -> list[float]:
+    """Return shares that add up to 1, however large they are. Raises InputError where one would count for nothing."""
+    parts = [share / max(shares) for share in shares]
+    if 0.0 in (whole := [part / sum(parts) for part in parts]):
+        raise InputError(f"a share is {min(shares):g} beside one of {max(shares):g}; give numbers of one order")
+    return whole
 
 
 def kind_of(adapter: Adapter) -> dict[str, Any]:

@@ -5,14 +5,13 @@ any number of processes.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 
 from guidefold.config import TrajectoryConfig
 from guidefold.errors import InputError
+from guidefold.trajectories.prompts import read_conditions as read_conditions
 
 BITS = 63
 
@@ -32,50 +31,6 @@ class Draw:
     def condition(self) -> int:
         """The number of `prompt`, the same in every list of prompts."""
         return digest(self.prompt)
-
-
-def read_conditions(path: str | Path) -> list[str]:
-    """Return the prompts of a text file, one a line, or of a .jsonl file with a "prompt" in each line.
-
-    Blank lines are skipped, and so are repeats. Raises InputError for a file that cannot be read or holds no prompt.
-    """
-    path = Path(path)
-    # Not splitlines: it would also split at characters that may stand within a prompt, such as U+2028.
-    lines = ((number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1))
-    filled = [(number, line) for number, line in lines if line]
-    if path.suffix.lower() == ".jsonl":
-        prompts = [json_prompt(line, f"{path}, line {number}") for number, line in filled]
-    else:
-        prompts = [line for _, line in filled]
-    if not prompts:
-        raise InputError(f"{path} holds no prompts; write one prompt per line")
-    return list(dict.fromkeys(prompts))
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file without a byte order mark. Raises InputError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8").removeprefix("\ufeff")
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}; give a text file with one prompt per line") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a folder; give a text file with one prompt per line") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}; give a readable text file") from error
-
-
-def json_prompt(line: str, place: str) -> str:
-    """Return the prompt of one line of a .jsonl file. Raises InputError that names the place."""
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise InputError(f'{place}: {error}; write one object like {{"prompt": "a fox"}} per line') from error
-    prompt = value.get("prompt") if isinstance(value, dict) else None
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise InputError(f'{place}: no text under "prompt"; write one object like {{"prompt": "a fox"}} per line')
-    return prompt.strip()
 
 
 def hashed(seed: int, purpose: str, *numbers: int) -> int:

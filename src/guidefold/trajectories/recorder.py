@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,15 +12,18 @@ from torch import Tensor
 from guidefold.acting.negative import negative_conditions
 from guidefold.adapters.conditions import ConditionSpec
 from guidefold.answers import by_image, unpacked
+from guidefold.arguments import written
 from guidefold.capture.observe import Observation, enough_steps, observe
+from guidefold.capture.replay import check_same
 from guidefold.capture.run import as_conditions, check_arguments, failures_told, parameters_of, run
 from guidefold.capture.switch import SCALES, Dial, first_dial, guider_dials, has_guider
 from guidefold.capture.tape import Step, Tape, aligned
 from guidefold.capture.watch import Watch
 from guidefold.config import TrajectoryConfig
-from guidefold.denoiser import Call, denoisers, replaced
+from guidefold.denoiser import denoisers, replaced
 from guidefold.errors import InputError, ModelError, SeveralDenoisersError
 from guidefold.guidance import PerImageScale
+from guidefold.trajectories.additions import additions
 from guidefold.trajectories.conditions import Draw, contrasting, draw, kept_steps
 from guidefold.trajectories.following import adapter_to_follow, sampling
 from guidefold.trajectories.identity import encoders_of, fingerprint, guider_of, others_of, plain, scheduler_of
@@ -75,13 +77,8 @@ class Recorder:
             watch = self._watch(draws, self.few, seen.guided.steps)
         self._check_scales(seen, watch.guided)
         call = next(one.call for one in watch.bare.called if one.denoiser == self.name)
-        for name, value in call.static.items():
-            if json.loads(json.dumps(value, default=lambda _: None)) != as_lists(value):
-                raise ModelError(
-                    f"the denoiser's argument {name} is a {type(value).__name__}; such arguments cannot be recorded yet"
-                )
-        call.by_image(len(draws))
-        self.static, self.shared = call.static, self._shared(pair[: 3 - len(draws)], call)
+        self.replay = seen.replays[self.name]
+        self.static = self.replay.static
         several = len(seen.denoisers) > 1
         self.spec = ConditionSpec.observe(
             self.denoiser, call, negative=bool(self.config.negatives), guider=self.switch.guider,
@@ -106,20 +103,6 @@ class Recorder:
                     f"{type(self.pipe).__name__} computes guidance with one scale for a whole batch; "
                     "set record_batch to 1"
                 )
-
-    def _shared(self, draws: list[Draw], call: Call) -> frozenset[str]:
-        """Return the tensors of a call that are as long in one for another number of images, these draws."""
-        try:
-            with self.switch.without(self.pipe):
-                arguments = self.switch.off(self._call(draws, self.few, alone=True))
-                tape = run(self.pipe, arguments)
-        except Exception:  # an argument is for a fixed number of images
-            return frozenset()
-        seen = next(one.call.tensors for one in tape.called if one.denoiser == self.name)
-        return frozenset(
-            name for name, value in call.tensors.items()
-            if name in seen and value.dim() and value.shape == seen[name].shape and name != call.timestep
-        )  # fmt: skip
 
     def _dials(self) -> list[Dial]:
         """Return the scales that reach the adapter: those that turn guidance off, and those with a range of values."""
@@ -225,7 +208,7 @@ class Recorder:
             if called.denoiser != self.name:
                 continue
             self._check_static(called.call.static, images)
-            visit = {f"call.{name}": value for name, value in called.call.by_image(images, self.shared).items()}
+            visit = {f"call.{name}": value for name, value in self.replay.rows(called.call, images).items()}
             visit["pred_cond"] = by_image(called.answer, images)
             visit["pred_guided"] = by_image(unpacked(called.answer, target.answer), images)
             if not target.mask.all():
@@ -237,11 +220,8 @@ class Recorder:
         """Raise ModelError where an argument that is kept once for all states differs; lists may go with the batch."""
         for name, value in static.items():
             comparable = images == self.images or not isinstance(value, (list, tuple))
-            if comparable and as_lists(value) != as_lists(self.static.get(name)):
-                raise ModelError(
-                    f"the denoiser's argument {name} changes from {self.static.get(name)!r} to {value!r}; "
-                    "such arguments cannot be recorded yet"
-                )
+            if comparable and name not in self.replay.left_out:
+                check_same(name, self.static.get(name), value)
 
     def _negative(self, draws: list[Draw]) -> States:
         """Return the conditions of the draws' negative prompts [B, ...]."""
@@ -257,6 +237,8 @@ class Recorder:
         prompts = hashlib.sha256("\n".join(self.conditions).encode()).hexdigest()
         # only where there are any, so that the stores of other pipelines can be gone on with
         more: dict[str, Any] = {"others": others} if (others := others_of(self.pipe, self.denoiser)) else {}
+        if added := additions(self.pipe):
+            more["added"] = added
         if self.guider:
             more["guider"] = guider_of(self.pipe, {self.first, *self.config.dial_ranges()})
         if self.leader:
@@ -270,7 +252,7 @@ class Recorder:
             "arguments": plain(self.arguments),
             "conditions": len(self.conditions),
             "conditions_sha256": prompts,
-            "static": plain(self.static),
+            "static": {name: written(value) for name, value in self.static.items()},
             "spec": self.spec.to_dict(),
             "denoiser": self.name,
         }
@@ -292,8 +274,3 @@ class Recorder:
             constant = name not in ("trajectory", "step") and torch.equal(once[row], value)
             shard[f"trajectory.{name}" if constant else name] = (once if constant else value).cpu().contiguous()
         return shard
-
-
-def as_lists(value: Any) -> Any:
-    """Return nested tuples as lists, which is how JSON gives them back."""
-    return [as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -145,6 +145,15 @@ class Store:
                 "load that model, or record this one in a new folder"
             )
 
+    def check_added(self, added: Mapping[str, Any]) -> None:
+        """Raise StoreError unless what is added to the denoiser, such as LoRAs, is what it was recorded with."""
+        stored = self.header.get("added", {}).get(self.header.get("denoiser"), {})
+        for key, old, new in differences(stored, dict(added)):
+            raise StoreError(
+                f"the store {self.folder} was recorded from a model with {key} = {old}, now it has {key} = {new}; "
+                "set it as it was, or record this one in a new folder"
+            )
+
     def write_shard(self, number: int, tensors: Mapping[str, Tensor]) -> None:
         """Write a shard in one piece: it is there completely or not at all.
 

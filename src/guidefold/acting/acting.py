@@ -1,0 +1,167 @@
+"""An adapter that acts: outside the denoiser, in the calls that ask it to, with a tested inverse for everything."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+from torch import Tensor
+
+from guidefold.acting.attachment import Attachment
+from guidefold.acting.compiling import look_for_hooks
+from guidefold.acting.fitting import check
+from guidefold.acting.pipeline import fold, folding, is_pipeline, unfold
+from guidefold.acting.requests import Request, ask, asking, disabling, is_disabled, request_of
+from guidefold.acting.swaps import Negative
+from guidefold.adapters.network import Network
+from guidefold.adapters.scales import Scale, as_scales, at_least
+from guidefold.denoiser import chosen_denoiser
+from guidefold.errors import InputError, ModelError
+
+
+class Acting(Network):
+    """A network that can be attached to a pipeline or a denoiser. Constructing changes nothing; `attach` acts."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._attachment: Attachment | None = None
+        self._standing: Request | None = None  # of a bare denoiser: what its calls ask where they say nothing else
+
+    @property
+    def attached(self) -> bool:
+        return self._attachment is not None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the adapter acts in this thread: not within `disabled()`."""
+        return not is_disabled(self)
+
+    @property
+    def guidance_scale(self) -> Tensor | None:
+        """The guidance scale [1], one per image [B], or for D dials [B, D]; None before it was set.
+
+        A scale that does nothing at 0 is kept one higher: here 1 is always the model without guidance.
+        """
+        request = request_of(self) or self._standing
+        return None if request is None else request.scale
+
+    @guidance_scale.setter
+    def guidance_scale(self, value: Scale) -> None:
+        self.set(value)
+
+    def set(self, guidance_scale: Scale, *, negative: Negative | None = None) -> None:
+        """Set the guidance scale of a bare denoiser's calls, and a negative prompt's conditions by their names."""
+        self._standing = Request.of(self.checked(guidance_scale), negative)
+
+    def reset(self) -> None:
+        """Forget the guidance scale and the negative prompt."""
+        self._standing = None
+        ask(self, None)
+
+    @contextmanager
+    def at(self, guidance_scale: Scale, *, negative: Negative | None = None) -> Iterator[Self]:
+        """Set the guidance scale and the negative prompt's conditions for a while, in this thread."""
+        with self.asked(Request.of(self.checked(guidance_scale), negative)):
+            yield self
+
+    @contextmanager
+    def asked(self, request: Request) -> Iterator[None]:
+        """Answer a request for a while, and leave no call unended, whatever interrupts it."""
+        try:
+            with asking({self: request}):
+                yield
+        finally:
+            if self._attachment is not None:
+                self._attachment.abandon()
+
+    @contextmanager
+    def disabled(self) -> Iterator[Self]:
+        """Give back the teacher, bit for bit, for a while, in this thread."""
+        with disabling(self):
+            yield self
+
+    def set_once(self, guidance_scale: Scale, *, negative: Negative | None = None) -> None:
+        """Act in the denoiser's next call of this thread alone, and in no other that is given no scale."""
+        assert self._attachment is not None
+        self._attachment.scoped = True
+        ask(self, Request.of(self.checked(guidance_scale), negative, once=True))
+
+    def taken(self) -> Request | None:
+        """Return what a call that begins now asks, or None where it is to be the base's. Raises InputError."""
+        request = request_of(self)
+        if request is not None and request.once:
+            ask(self, None)
+        if is_disabled(self):
+            return None
+        if request is None and self._attachment is not None and not self._attachment.scoped:
+            request = self._standing
+            if request is None:
+                raise InputError(
+                    "the adapter has no guidance scale yet; set adapter.guidance_scale, or call the pipeline"
+                )
+        return request
+
+    def checked(self, value: Scale) -> Tensor:
+        """Return scales as `as_scales` does, where the adapter is: a copy at every step would make a GPU wait."""
+        return self.valid(value).to(self.heads.weight.device)
+
+    def valid(self, value: Scale) -> Tensor:
+        """Return scales counted from 1. Raises InputError, and warns outside what the adapter was trained on."""
+        trained = self.trained.get("scale_min", -math.inf), self.trained.get("scale_max", math.inf)
+        return as_scales(value, self.spec.offs, trained)
+
+    def counted(self, dials: Mapping[str, Any]) -> Tensor | None:
+        """Return scales as a pipeline is given them, counted from 1; None where none of them guides."""
+        scale = self.valid({name: at_least(off, dials[name]) for name, off in self.spec.offs.items()})
+        guides = bool((scale.reshape(len(scale), -1)[:, : self.spec.anchors] > 1).any())
+        return scale.to(self.heads.weight.device) if guides else None
+
+    def sees(self, name: str) -> bool:
+        """Tell whether a condition, or a mask of one, changes what the adapter does."""
+        spec = self.encoder.spec
+        return name in spec.tokens or name in spec.vectors or name in spec.labels or "mask" in name
+
+    def move(self, device: Any) -> None:
+        """Bring the adapter's weights where the latents are; their precision stays their own."""
+        if self.heads.weight.device != device:
+            self.to(device)
+
+    def serves(self, pipe: Any) -> None:
+        """Remember a pipeline, without keeping it alive, so that `detach` can undo what was done to it."""
+        if self._attachment is not None:
+            self._attachment.pipes.add(pipe)
+
+    def attach(self, model: Any) -> Self:
+        """Act on a pipeline, whose guidance then costs no second pass, or on a bare denoiser; return self.
+
+        Further pipelines of the same denoiser may follow, such as text-to-image and image-to-image. Everything is
+        checked before anything changes. Raises ModelError when the model is compiled, already has an adapter, or does
+        not have the targets this adapter was made for.
+        """
+        pipe = model if is_pipeline(model) else None
+        denoiser = chosen_denoiser(model, self.spec.denoiser)
+        attachment = self._attachment
+        if attachment is None or not attachment.takes(pipe, denoiser):
+            check(self, denoiser)
+            attachment = Attachment(denoiser, scoped=pipe is not None)
+        switches = None if pipe is None else folding(pipe, self)
+        if not self.attached:
+            look_for_hooks()
+            attachment.open(self)
+            # not a child: offloading and casting of the denoiser must not see the adapter
+            object.__setattr__(self, "_attachment", attachment)
+        if switches is not None:
+            self.requires_grad_(False)
+            fold(pipe, switches)
+            attachment.pipes.add(pipe)
+        return self
+
+    def detach(self) -> None:
+        """Undo `attach`: the model is what it was before. Raises ModelError when not attached."""
+        attachment = self._attachment
+        if attachment is None:
+            raise ModelError("this adapter is not attached")
+        attachment.close()
+        for pipe in list(attachment.pipes):
+            unfold(pipe, self)
+        self._attachment = None

@@ -1,0 +1,253 @@
+"""What attaching puts on a denoiser, two hooks, and what they do around one call of it: a turn.
+
+One turn at a time for each denoiser: whoever calls it meanwhile, with an adapter or without, waits. A turn takes the
+folded form where it can, else the live form; afterwards the denoiser is the base's again.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet, ref
+
+import torch
+from torch import Tensor, nn
+
+from guidefold.acting.chunking import whole_batches
+from guidefold.acting.folding import Folding
+from guidefold.acting.layering import Layering
+from guidefold.acting.requests import Request
+from guidefold.acting.swaps import Swaps, rows_of_negative
+from guidefold.adapters.conditions import conditions_of
+from guidefold.denoiser import Call, argument_names, read_call
+from guidefold.errors import InputError
+
+if TYPE_CHECKING:
+    from guidefold.acting.acting import Acting
+
+
+class Place:
+    """One denoiser that an adapter acts on: the attached one, or a copy of it."""
+
+    def __init__(self, adapter: "Acting", denoiser: nn.Module) -> None:
+        self.names, self.denoiser = argument_names(type(denoiser)), ref(denoiser)
+        self.layering, self.folding = Layering(adapter, denoiser), Folding(adapter, denoiser)
+        self.lock, self.owner, self.depth = threading.RLock(), 0, 0
+        self.whole: Any = None
+
+    def begin(self, adapter: "Acting", denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Let the adapter act in the call that follows, as the running call asks, and keep others waiting."""
+        self.lock.acquire()
+        self.owner, self.depth = threading.get_ident(), self.depth + 1
+        try:
+            self.restore()  # a call that was interrupted may have left something
+            request = adapter.taken()
+            if request is None:
+                return
+            request.memory.calls += 1
+            if request.scale is None:
+                return
+            self.act(adapter, request, denoiser, args, kwargs)
+        except BaseException:
+            self.end()
+            raise
+
+    def act(self, adapter: "Acting", request: Request, denoiser: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Fold, or tell the layers, what the request and this call's conditions come to."""
+        call = read_call(denoiser, args, kwargs, self.names)
+        latents = call.tensors[call.latents]
+        adapter.move(latents.device)
+        scale = per_image(request, call.rows, latents.device)
+        conditions = self.conditions(adapter, request, call, denoiser, args, kwargs)
+        code = remembered(adapter, request, conditions, call.rows)
+        if self.folds(request, conditions[call.timestep], call.rows) and (
+            parameters := self.folding.parameters(latents.device)
+        ):
+            with torch.no_grad():
+                one = {name: first_of(value, call.rows) for name, value in conditions.items()}
+                made = adapter.modulations(scale[:1], one, torch.float32, code if code is None else code[:1])
+                self.folding.write(parameters, made)
+            return
+        made = adapter.modulations(scale, conditions, latents.dtype, code)
+        self.layering.put()
+        self.whole = whole_batches(denoiser)
+        self.layering.tell(made, conditions, call.rows if latents.dim() == 4 else 0)
+
+    def folds(self, request: Request, timestep: Tensor, rows: int) -> bool:
+        """Tell whether this call can take the folded form: no gradients, and all its rows see the same."""
+        if not self.folding.possible or torch.is_grad_enabled():
+            return False
+        return rows == 1 or (request.uniform and request.memory.alike and all_alike(timestep, rows))
+
+    def conditions(
+        self, adapter: "Acting", request: Request, call: Call, denoiser: nn.Module, args: tuple, kwargs: dict
+    ) -> dict[str, Tensor]:
+        """Return the conditions of a call, with those of the negative prompt where the adapter wants them."""
+        found, negative = conditions_of(call), request.negative
+        if not adapter.spec.negative:
+            return found
+        if isinstance(negative, Swaps):
+            negative = negative.conditions(denoiser, args, kwargs, self.names)
+        return found | rows_of_negative(adapter.spec, negative, call.rows)
+
+    def end(self) -> None:
+        """Give the denoiser back as the base's; what has to run again in a backward pass stays until the next call."""
+        if not self.depth or self.owner != threading.get_ident():
+            return
+        if not (torch.is_grad_enabled() and self.runs_again()):
+            self.restore()
+        self.depth -= 1
+        self.lock.release()
+
+    def runs_again(self) -> bool:
+        """Tell whether blocks are checkpointed, and so run again in the backward pass."""
+        return getattr(self.denoiser(), "is_gradient_checkpointing", True)
+
+    def abandon(self) -> None:
+        """End what this thread has begun here and not ended, as Ctrl-C leaves it."""
+        while self.depth and self.owner == threading.get_ident():
+            self.restore()
+            self.end()
+
+    def restore(self) -> None:
+        self.folding.restore()
+        self.layering.take()
+        self.layering.forget()
+        if self.whole is not None:
+            self.whole.close()
+            self.whole = None
+
+
+def per_image(request: Request, rows: int, device: torch.device) -> Tensor:
+    """Return a request's scales with a row per image [B, ...]. Raises InputError unless they go into the batch."""
+    assert request.scale is not None
+    scale = request.scale.to(device)
+    if rows % scale.shape[0]:
+        raise InputError(f"{scale.shape[0]} guidance scales for {rows} images; give one, or one per image")
+    return scale.repeat_interleave(rows // scale.shape[0], dim=0)
+
+
+def first_of(value: Tensor, rows: int) -> Tensor:
+    """Return the first image's part of a condition [B, ...], of a scalar or of one with several rows an image."""
+    return value[: max(1, len(value) // rows)] if value.dim() else value
+
+
+def all_alike(values: Tensor, rows: int) -> bool:
+    """Tell whether all images have the same; of a value that is expanded it is known without waiting for a GPU."""
+    if values.dim() == 0 or values.shape[0] == 1 or values.stride(0) == 0:
+        return True
+    each = values.reshape(rows, -1)
+    return bool((each == each[:1]).all())
+
+
+def remembered(adapter: "Acting", request: Request, conditions: dict[str, Tensor], rows: int) -> Tensor | None:
+    """Return the conditions' part of the code, worked out once for as long as the same conditions come again."""
+    if torch.is_grad_enabled():
+        return None
+    memory, seen = request.memory, [value for name, value in conditions.items() if adapter.sees(name)]
+    key = [whereabouts(value) for value in seen]
+    if memory.key != key:
+        memory.key, memory.held = key, seen
+        memory.alike = all(all_alike(value, rows) for value in seen)
+        memory.code = adapter.encoder.of_conditions(conditions, rows)
+    return memory.code
+
+
+def whereabouts(value: Tensor) -> tuple:
+    """Return what tells a tensor from any other that is alive, and from itself after a change."""
+    version = id(value) if value.is_inference() else value._version
+    return value.data_ptr(), value.shape, value.stride(), value.dtype, version
+
+
+@dataclass(eq=False)
+class Attachment:
+    """What attaching did, so that detaching can undo it.
+
+    `scoped`: the adapter acts only in calls that ask it to, those of `pipes` or of a guider; what else calls the
+    denoiser, such as a pipeline that shares it, gets the base model.
+    """
+
+    denoiser: nn.Module
+    scoped: bool
+    pipes: WeakSet = field(default_factory=WeakSet)
+    handles: list[Any] = field(default_factory=list)
+    places: WeakKeyDictionary = field(default_factory=WeakKeyDictionary)
+    lock: Any = field(default_factory=threading.Lock)
+
+    def open(self, adapter: "Acting") -> None:
+        """Put the two hooks on the denoiser, or none."""
+        try:
+            before, after = Before(adapter, self), After(adapter, self)
+            self.handles.append(self.denoiser.register_forward_pre_hook(before, with_kwargs=True))
+            self.handles.append(self.denoiser.register_forward_hook(after, always_call=True))
+        except BaseException:
+            self.close()
+            raise
+
+    def takes(self, pipe: Any, denoiser: nn.Module) -> bool:
+        """Tell whether a further pipeline can be served: one of the same denoiser, after others."""
+        return self.scoped and pipe is not None and self.denoiser is getattr(denoiser, "_orig_mod", denoiser)
+
+    def place(self, adapter: "Acting", denoiser: nn.Module) -> Place:
+        """Return the place of the attached denoiser or of a copy, made when it is first called."""
+        with self.lock:
+            found = self.places.get(denoiser)
+            if found is None:
+                found = self.places[denoiser] = Place(adapter, denoiser)
+        return found
+
+    def abandon(self) -> None:
+        """End what the running thread has begun and not ended."""
+        for place in list(self.places.values()):
+            place.abandon()
+
+    def close(self) -> None:
+        """Take the hooks off, after the calls that other threads are in."""
+        self.abandon()
+        places = list(self.places.values())
+        for place in places:
+            place.lock.acquire()
+        for handle in self.handles:
+            handle.remove()
+        for place in places:
+            place.restore()
+            place.lock.release()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process: locks, places, pipelines that live elsewhere."""
+        return {"denoiser": self.denoiser, "scoped": self.scoped, "handles": self.handles}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, pipes=WeakSet(), places=WeakKeyDictionary(), lock=threading.Lock())
+
+
+class Before:
+    """The hook before a denoiser's call. A copied denoiser has it too, and is a place of its own."""
+
+    def __init__(self, adapter: "Acting", attachment: Attachment) -> None:
+        self.adapter, self.attachment = adapter, attachment
+
+    @torch.compiler.disable
+    def __call__(self, denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if self.adapter._attachment is self.attachment:
+            self.attachment.place(self.adapter, denoiser).begin(self.adapter, denoiser, args, kwargs)
+
+    def __deepcopy__(self, memo: dict) -> "Before":
+        return self
+
+
+class After(Before):
+    """The hook after it, which runs when the call fails too."""
+
+    @torch.compiler.disable
+    def __call__(self, denoiser: nn.Module, args: tuple, output: Any) -> None:
+        place = self.attachment.places.get(denoiser)
+        if place is not None:
+            place.end()
+
+
+def acting_on(denoiser: nn.Module) -> list[Any]:
+    """Return the adapters that are attached to a denoiser, or to the one that it is a copy of."""
+    hooks = getattr(denoiser, "_orig_mod", denoiser)._forward_pre_hooks.values()
+    found = [hook for hook in hooks if isinstance(hook, Before)]
+    # a copy keeps the hooks of an adapter that has since been detached
+    return [hook.adapter for hook in found if hook.adapter._attachment is hook.attachment]

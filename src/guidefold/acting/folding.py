@@ -1,0 +1,138 @@
+"""The folded form: what an adapter changes is written into the denoiser's own parameters for one call, then taken back.
+
+No layer does more work than in the bare model. A handful of operations write all parameters of a dtype, and as many
+restore them; the parameters keep their identity and place, so that whatever else knows them (the compiler, LoRA, an
+optimizer, `state_dict`) sees nothing between calls.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guidefold.adapters.film import positions, slots_of
+from guidefold.adapters.network import Modulations, Network
+from guidefold.adapters.targets import unwrapped
+
+Slots = list[tuple[nn.Module, str]]  # modules with the names of their parameters
+HOOKS = ("_hf_hook", "_diffusers_hook")  # of what moves or casts a module's parameters when it is called
+
+
+@dataclass
+class Flat:
+    """Parameters of one dtype with their base values side by side, and where each number's gain and shift stand."""
+
+    parameters: list[Tensor]
+    base: Tensor
+    written: Tensor
+    gains: Tensor
+    shifts: Tensor
+    base_views: list[Tensor] = field(default_factory=list)
+    written_views: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, parameters: list[Tensor], gains: list[Tensor], shifts: list[Tensor]) -> "Flat":
+        like, sizes = parameters[0], [one.numel() for one in parameters]
+        base, written = (torch.empty(sum(sizes), dtype=like.dtype, device=like.device) for _ in range(2))
+        made = cls(parameters, base, written, torch.cat(gains).to(like.device), torch.cat(shifts).to(like.device))
+        for views, flat in ((made.base_views, base), (made.written_views, written)):
+            parts = zip(flat.split(sizes), parameters, strict=True)
+            views += [part.view(one.shape) for part, one in parts]
+        return made
+
+    def write(self, numbers: Tensor) -> None:
+        """Write w (1 + g) + h into all parameters, of numbers [N + 1] whose last is 0; keep what was there."""
+        # anew every time: what writes to `.data`, as merging LoRA does, leaves no trace to look for
+        torch._foreach_copy_(self.base_views, self.parameters)
+        changed = torch.addcmul(self.base, self.base, numbers[self.gains]) + numbers[self.shifts]
+        self.written.copy_(changed)
+        torch._foreach_copy_(self.parameters, self.written_views)
+
+    def restore(self) -> None:
+        torch._foreach_copy_(self.parameters, self.base_views)
+
+
+class Folding:
+    """Writes an adapter's modulations into one denoiser's parameters, and restores them."""
+
+    def __init__(self, network: Network, denoiser: nn.Module) -> None:
+        self.network = network
+        self.slots: Slots = []
+        self.places: list[tuple[Tensor, Tensor]] = []
+        for slot in slots_of(network.shapes) if network.film is not None else ():
+            spans = network.film.spans  # pyright: ignore[reportOptionalMemberAccess]
+            self.slots.append((unwrapped(denoiser.get_submodule(slot.module)), slot.parameter))
+            self.places.append(positions(slot, spans[slot.place], network.film.head.out_features))  # pyright: ignore[reportOptionalMemberAccess]
+        self.output = network.spec.output if network.spec.output in network.shapes else None
+        self.last = unwrapped(denoiser.get_submodule(self.output)) if self.output else None
+        self.owners = owners_of(denoiser, [*(module for module, _ in self.slots), *([self.last] if self.last else [])])
+        self.flats: list[Flat] = []
+        self.known: list[tuple[int, torch.dtype]] = []  # where the parameters lay when they were flattened
+        self.kept: tuple[Tensor, Tensor] | None = None  # the output layer's weight and its base values
+        self.folded = False
+
+    @property
+    def possible(self) -> bool:
+        """Whether the adapter can be folded at all: whatever it changes is a parameter."""
+        own = len(self.network.layers) - bool(self.output)
+        return self.network.film is not None and not own
+
+    def parameters(self, device: torch.device) -> list[Tensor] | None:
+        """Return the parameters to write, or None where one cannot be written now: elsewhere, quantised, moved."""
+        if any(name in vars(owner) for owner in self.owners for name in HOOKS):
+            return None
+        found = [module._parameters.get(name) for module, name in self.slots]
+        found += [self.last._parameters.get("weight")] if self.last is not None else []
+        return found if all(is_plain(value, device) for value in found) else None  # pyright: ignore[reportReturnType]
+
+    def write(self, parameters: list[Tensor], made: Modulations) -> None:
+        """Write the modulations of the first row; `restore` is to follow."""
+        weight = parameters[-1] if self.last is not None else None
+        inner = parameters[: len(self.slots)]
+        known = [(value.data_ptr(), value.dtype) for value in inner]
+        if known != self.known:
+            self.flats, self.known = self.flatten(inner), known
+        assert made.film is not None
+        numbers = nn.functional.pad(made.film[0], (0, 1))
+        self.folded = True
+        for flat in self.flats:
+            flat.write(numbers)
+        if weight is not None:
+            self.kept = weight, weight.clone()
+            weight.add_(self.network.layers[-1].folded(made.parts[-1][0].float()).to(weight.dtype))
+
+    def restore(self) -> None:
+        """Give all parameters back what they had before `write`, bit for bit."""
+        if not self.folded:
+            return
+        for flat in self.flats:
+            flat.restore()
+        if self.kept is not None:
+            self.kept[0].copy_(self.kept[1])
+        self.kept, self.folded = None, False
+
+    def flatten(self, parameters: list[Tensor]) -> list[Flat]:
+        """Return parameters side by side, those of one dtype together."""
+        groups: dict[torch.dtype, list[int]] = {}
+        for number, one in enumerate(parameters):
+            groups.setdefault(one.dtype, []).append(number)
+        return [
+            Flat.of([parameters[n] for n in chosen], *([self.places[n][k] for n in chosen] for k in (0, 1)))
+            for chosen in groups.values()
+        ]
+
+
+def is_plain(value: Any, device: torch.device) -> bool:
+    """Tell whether a parameter can be written in place, and holds more than a quantised or sharded shadow."""
+    if type(value) not in (nn.Parameter, Tensor) or value.device != device or not value.dtype.is_floating_point:
+        return False
+    return value.dtype.itemsize > 1 and (not value.is_inference() or torch.is_inference_mode_enabled())
+
+
+def owners_of(denoiser: nn.Module, modules: list[nn.Module]) -> list[nn.Module]:
+    """Return modules with all that they lie in, but the denoiser itself, which is moved before it is called."""
+    wanted = set(map(id, modules))
+    names = [name for name, module in denoiser.named_modules() if id(module) in wanted]
+    parents = {".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 2)}
+    return [denoiser.get_submodule(name) for name in sorted(parents)]

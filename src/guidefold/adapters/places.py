@@ -1,0 +1,112 @@
+"""Where a condition can enter without more work in any layer: the small parameters that a denoiser applies anyway.
+
+A place is named after its module and what is done there: `mid_block.resnets.0.norm1:affine` (scale and shift of a
+norm), `norm1.linear:shift` (the bias of what makes an adaptive norm's modulation, or of the time embedding),
+`transformer_blocks.0.scale_shift_table:table` (a modulation that is a parameter).
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from guidefold.adapters.targets import blocks, is_linear, matches, unwrapped
+from guidefold.errors import ModelError
+
+AFFINE, SHIFT, TABLE = ":affine", ":shift", ":table"
+ROLES = (AFFINE, SHIFT, TABLE)
+MODULATES = re.compile(r"norm|modul|mapper|\bada|_mod\b|_mod\.")  # names of what makes an adaptive norm's modulation
+TABLES = ("scale_shift_table", "modulation")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A parameter that a place changes: its module's name, its own, and how many numbers it holds."""
+
+    place: str
+    module: str
+    parameter: str
+    size: int
+
+
+def role_of(target: str) -> str:
+    """Return which role a target is named with, or nothing for a layer of the other designs."""
+    return next((role for role in ROLES if target.endswith(role)), "")
+
+
+def is_place(target: str) -> bool:
+    return bool(role_of(target))
+
+
+def slots(place: str, shape: tuple[int, ...]) -> list[Slot]:
+    """Return the parameters of a place: a norm's weight, and bias if it has one; a bias; a table."""
+    name, role = place.rsplit(":", 1)
+    if f":{role}" == TABLE:
+        module, _, parameter = name.rpartition(".")
+        return [Slot(place, module, parameter, shape[0])]
+    kinds = ("weight", "bias") if f":{role}" == AFFINE else ("bias",)
+    return [Slot(place, name, kind, size) for kind, size in zip(kinds, shape, strict=False)]
+
+
+def layer_of(denoiser: nn.Module, place: str) -> nn.Module:
+    """Return the module of a place, whose output or input carries the change where rows differ."""
+    name, role = place.rsplit(":", 1)
+    return denoiser.get_submodule(name.rpartition(".")[0] if f":{role}" == TABLE else name)
+
+
+def place_shape(denoiser: nn.Module, place: str) -> tuple[int, ...]:
+    """Return the sizes of a place's parameters. Raises AttributeError where the denoiser has no such place."""
+    name, role = place.rsplit(":", 1)
+    if f":{role}" == TABLE:
+        return (getattr(layer_of(denoiser, place), name.rpartition(".")[2]).numel(),)
+    module = unwrapped(denoiser.get_submodule(name))
+    if f":{role}" == SHIFT:
+        return (module.get_parameter("bias").numel(),)
+    return tuple(value.numel() for value in (module.weight, getattr(module, "bias", None)) if value is not None)  # pyright: ignore[reportCallIssue]
+
+
+def find_places(denoiser: nn.Module, target_modules: Iterable[str] | None) -> dict[str, tuple[int, ...]]:
+    """Return every place of a denoiser with its shape, or those of named modules. Raises ModelError if none."""
+    wanted = None if target_modules is None else tuple(target_modules)
+    found = {
+        place: place_shape(denoiser, place)
+        for place in candidates(denoiser)
+        if wanted is None or matches(place.rsplit(":", 1)[0], wanted)
+    }
+    if not found and wanted is None:
+        raise ModelError(f"{type(denoiser).__name__} has no norms, modulations or time embedding to adapt")
+    return found
+
+
+def candidates(denoiser: nn.Module) -> Iterator[str]:
+    """Return the names of all places, in the denoiser's order."""
+    inside, wrapped = tuple(blocks(denoiser)), ""
+    for name, module in denoiser.named_modules():
+        if not name or (wrapped and name.startswith(wrapped)):
+            continue
+        wrapped = f"{name}." if unwrapped(module) is not module else ""  # what LoRA has put around a layer
+        if is_norm(unwrapped(module)):
+            yield f"{name}{AFFINE}"
+        elif is_shift(name, module, inside):
+            yield f"{name}{SHIFT}"
+        if name in inside:
+            for leaf, value in module.named_parameters(recurse=False):
+                if leaf in TABLES and value.shape[-1] > value.numel() // value.shape[-1] > 1:
+                    yield f"{name}.{leaf}{TABLE}"
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Tell whether a module is a norm with a scale of its own: group, layer or RMS norm of any library."""
+    weight = getattr(module, "weight", None)
+    return "Norm" in type(module).__name__ and isinstance(weight, nn.Parameter) and weight.dim() == 1
+
+
+def is_shift(name: str, module: nn.Module, inside: tuple[str, ...]) -> bool:
+    """Tell whether a layer makes an adaptive norm's modulation, or is the last of the time embedding."""
+    if not is_linear(module) or getattr(unwrapped(module), "bias", None) is None:
+        return False
+    parent, _, leaf = name.rpartition(".")
+    if leaf == "linear_2" and "time" in parent:
+        return not any(name.startswith(f"{block}.") for block in inside)
+    return MODULATES.search(name) is not None and "embedder" not in name
