@@ -42,7 +42,7 @@ def build(make, **settings) -> tuple[Adapter, SimpleNamespace]:
     denoiser = getattr(case.pipe, name)
     spec = ConditionSpec.observe(denoiser, first, dials=dials, anchors=seen.switch.anchors, denoiser=name)
     torch.manual_seed(0)
-    return Adapter.build(denoiser, spec, AdapterConfig(rank=2, width=8, **settings)), seen
+    return Adapter.build(denoiser, spec, AdapterConfig(**{"rank": 2, "width": 8, **settings})), seen
 
 
 def sample(case: Case, **more) -> Tensor:

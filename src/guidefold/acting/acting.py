@@ -103,18 +103,12 @@ class Acting(Network):
 
     def checked(self, value: Scale) -> Tensor:
         """Return scales as `as_scales` does, where the adapter is: a copy at every step would make a GPU wait."""
-        return self.valid(value).to(self.heads.weight.device)
-
-    def valid(self, value: Scale) -> Tensor:
-        """Return scales counted from 1. Raises InputError, and warns outside what the adapter was trained on."""
         trained = self.trained.get("scale_min", -math.inf), self.trained.get("scale_max", math.inf)
-        return as_scales(value, self.spec.offs, trained)
+        return as_scales(value, self.spec.offs, trained).to(self.heads.weight.device)
 
-    def counted(self, dials: Mapping[str, Any]) -> Tensor | None:
-        """Return scales as a pipeline is given them, counted from 1; None where none of them guides."""
-        scale = self.valid({name: at_least(off, dials[name]) for name, off in self.spec.offs.items()})
-        guides = bool((scale.reshape(len(scale), -1)[:, : self.spec.anchors] > 1).any())
-        return scale.to(self.heads.weight.device) if guides else None
+    def counted(self, dials: Mapping[str, Any]) -> Tensor:
+        """Return scales as a pipeline is given them, counted from 1."""
+        return self.checked({name: at_least(off, dials[name]) for name, off in self.spec.offs.items()})
 
     def sees(self, name: str) -> bool:
         """Tell whether a condition, or a mask of one, changes what the adapter does."""

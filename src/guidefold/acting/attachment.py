@@ -44,8 +44,6 @@ class Place:
             if request is None:
                 return
             request.memory.calls += 1
-            if request.scale is None:
-                return
             self.act(adapter, request, denoiser, args, kwargs)
         except BaseException:
             self.end()
@@ -119,7 +117,6 @@ class Place:
 
 def per_image(request: Request, rows: int, device: torch.device) -> Tensor:
     """Return a request's scales with a row per image [B, ...]. Raises InputError unless they go into the batch."""
-    assert request.scale is not None
     scale = request.scale.to(device)
     if rows % scale.shape[0]:
         raise InputError(f"{scale.shape[0]} guidance scales for {rows} images; give one, or one per image")

@@ -164,7 +164,7 @@ def served(pipe: Any, inner: Callable, active: "Mapping[Acting, Switch]", args: 
     check_negatives(arguments, active)
     warn_of_arguments(pipe, arguments, active)
     scales = {adapter: adapter.counted(dials[adapter]) for adapter in active}
-    if any(scale is not None for scale in scales.values()):
+    if any(bool((scale > 1).any()) for scale in scales.values()):
         arguments.update(positive_embeds(arguments))
     with ExitStack() as stack:
         for adapter, switch in active.items():

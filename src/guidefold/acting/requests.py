@@ -30,27 +30,27 @@ class Memory:
 class Request:
     """What one call asks of one adapter: guidance scales [1], [B] or [B, D], and the negative prompt's conditions.
 
-    No scale: the model without guidance. `uniform`: all images have the same scales. `once`: for one call alone.
+    `uniform`: all images have the same scales. `once`: for one call alone.
     """
 
-    scale: Tensor | None
+    scale: Tensor
     negative: Negative | None = None
     uniform: bool = True
     once: bool = False
     memory: Memory = field(default_factory=Memory)
 
     @classmethod
-    def of(cls, scale: Tensor | None, negative: Negative | None = None, *, once: bool = False) -> "Request":
+    def of(cls, scale: Tensor, negative: Negative | None = None, *, once: bool = False) -> "Request":
         return cls(scale=scale, negative=negative, uniform=is_uniform(scale), once=once)
 
-    def at(self, scale: Tensor | None) -> "Request":
+    def at(self, scale: Tensor) -> "Request":
         """Return the same request at other scales; what it remembers of conditions stays."""
         return replace(self, scale=scale, uniform=is_uniform(scale))
 
 
-def is_uniform(scale: Tensor | None) -> bool:
+def is_uniform(scale: Tensor) -> bool:
     """Tell whether all images have the same scales, where they can be looked at."""
-    if scale is None or len(scale) == 1:
+    if len(scale) == 1:
         return True
     return scale.device.type != "meta" and bool((scale == scale[:1]).all())
 

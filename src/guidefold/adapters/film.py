@@ -36,6 +36,17 @@ class Film(nn.Module):
     def forward(self, code: Tensor, strength: Tensor) -> Tensor:
         return self.head(self.squeeze(code)) * strength
 
+    @torch.no_grad()
+    def take(self, other: "Film") -> None:
+        """Take what another head knows of the places that it has; new places start without effect."""
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        for name, span in other.spans.items():
+            mine = slice(self.spans[name].gain.start, self.spans[name].shift.stop)
+            theirs = slice(span.gain.start, span.shift.stop)
+            self.head.weight[mine] = other.head.weight[theirs]
+            self.head.bias[mine] = other.head.bias[theirs]
+
 
 def spans_of(shapes: dict[str, tuple[int, ...]]) -> dict[str, Span]:
     """Return each place's span, in order: gains [C] and shifts [C] of a norm, shifts alone of the others."""

@@ -87,6 +87,8 @@ class LowRank(Narrow):
         return (1 + modulation) * strength
 
     def forward(self, inputs: Tensor, output: Tensor, modulation: Tensor, strength: Tensor, tokens: Tensor) -> Tensor:
+        if not inputs.numel():
+            return output
         # [rank, rows]: CPUs are slower at the product that has [rows, rank], by up to a half
         hidden = self.down.to(inputs.dtype) @ inputs.reshape(-1, inputs.shape[-1]).t()
         gates = rows_like(modulation, inputs).to(hidden.dtype).t()[..., None]

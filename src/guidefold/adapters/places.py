@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from guidefold.adapters.targets import blocks, is_linear, matches, unwrapped
+from guidefold.adapters.targets import blocks, is_linear, matching, shape_of, unwrapped
 from guidefold.errors import ModelError
 
 AFFINE, SHIFT, TABLE = ":affine", ":shift", ":table"
@@ -62,19 +62,16 @@ def place_shape(denoiser: nn.Module, place: str) -> tuple[int, ...]:
         return (getattr(layer_of(denoiser, place), name.rpartition(".")[2]).numel(),)
     module = unwrapped(denoiser.get_submodule(name))
     if f":{role}" == SHIFT:
-        return (module.get_parameter("bias").numel(),)
+        return (shape_of(module)[1],)
     return tuple(value.numel() for value in (module.weight, getattr(module, "bias", None)) if value is not None)  # pyright: ignore[reportCallIssue]
 
 
 def find_places(denoiser: nn.Module, target_modules: Iterable[str] | None) -> dict[str, tuple[int, ...]]:
     """Return every place of a denoiser with its shape, or those of named modules. Raises ModelError if none."""
-    wanted = None if target_modules is None else tuple(target_modules)
-    found = {
-        place: place_shape(denoiser, place)
-        for place in candidates(denoiser)
-        if wanted is None or matches(place.rsplit(":", 1)[0], wanted)
-    }
-    if not found and wanted is None:
+    names = {place: place.rsplit(":", 1)[0] for place in candidates(denoiser)}
+    wanted = names.values() if target_modules is None else matching(list(names.values()), tuple(target_modules))
+    found = {place: place_shape(denoiser, place) for place, name in names.items() if name in wanted}
+    if not found and target_modules is None:
         raise ModelError(f"{type(denoiser).__name__} has no norms, modulations or time embedding to adapt")
     return found
 

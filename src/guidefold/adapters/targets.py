@@ -168,8 +168,9 @@ def find_targets(denoiser: nn.Module, *, linears: bool, target_modules: tuple[st
 def find_deltas(denoiser: nn.Module, target_modules: tuple[str, ...] | None) -> dict[str, nn.Module]:
     """Return the layers whose weights get a plain low-rank update: the blocks' linear layers and all convolutions."""
     if target_modules is not None:
-        named = {name: module for name, module in denoiser.named_modules() if matches(name, target_modules)}
-        return {name: module for name, module in named.items() if is_layer(module)}
+        modules = dict(denoiser.named_modules())
+        matched = matching(list(modules), target_modules)
+        return {name: module for name, module in modules.items() if name in matched and is_layer(module)}
     found, linears, inside = {}, block_linears(denoiser), ""
     for name, module in denoiser.named_modules():
         if inside and name.startswith(inside):

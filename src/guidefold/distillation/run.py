@@ -1,5 +1,6 @@
 """Record, train, distill: a run from pipeline to adapter, resumable at any point."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -24,6 +24,12 @@ class Adapter(Acting):
 
         return hub.save_pretrained(self, folder)
 
+    def push_to_hub(self, repository: str, *, private: bool = False) -> str:
+        """Upload to a Hub repository such as `me/sd-folded`, with a model card, and return the address."""
+        from guidefold.keeping import hub
+
+        return hub.push_to_hub(self, repository, private=private)
+
     @staticmethod
     def from_pretrained(source: str | Path) -> "Adapter":
         """Load an adapter from a folder or the Hub. Raises InputError or ModelError."""

@@ -170,18 +170,20 @@ def start_from(adapter: Adapter, source: str | Path) -> None:
     new = {name: torch.zeros_like(value) for name, value in ours.items() if name not in theirs and is_last(name)}
     adapter.load_state_dict(new | theirs, strict=False)
     nn.init.zeros_(adapter.heads.weight)
-    layers, places = dict(zip(adapter.shapes, adapter.layers, strict=True)), adapter.heads.rows()
+    layers, places = dict(zip(adapter.layered, adapter.layers, strict=True)), adapter.heads.rows()
     for (name, rows), layer in zip(other.heads.rows().items(), other.layers, strict=True):
         layers[name].load_state_dict(layer.state_dict())
         adapter.heads.weight[places[name]] = other.heads.weight[rows]
         adapter.heads.bias[places[name]] = other.heads.bias[rows]
+    if adapter.film is not None and other.film is not None:
+        adapter.film.take(other.film)
     known = [other.trained[name] for name in ("steps", "steps_before") if name in other.trained]
     adapter.trained["steps_before"] = sum(known)
 
 
 def of_targets(key: str) -> bool:
     """Tell whether a weight is one target's own, or has rows for all targets."""
-    return key.startswith(("layers.", "heads."))
+    return key.startswith(("layers.", "heads.", "film.head."))
 
 
 def is_last(name: str) -> bool:
