@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from guidefold import models, ui
 from guidefold.capture import observe as watch
 from guidefold.capture.observe import enough_steps
@@ -21,14 +19,17 @@ from guidefold.evaluation import gallery, media, saving
 from guidefold.evaluation.evaluate import evaluate as judge_adapter
 from guidefold.evaluation.results import VARIANTS, Evaluation
 from guidefold.evaluation.sampling import sample as sample_batch
-from guidefold.files import exists, make_folder, read_object
+from guidefold.files import make_folder
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
-from guidefold.keeping.hub import BUNDLED, BUNDLED_FOLDER, check_ours, describe
+from guidefold.keeping.hub import BUNDLED, check_ours
 from guidefold.keeping.merging import merge as mean_of
+from guidefold.page.serve import check_installed, check_port, serve
+from guidefold.page.workbench import Workbench
+from guidefold.publishing import push as push
+from guidefold.telling import info as info
 from guidefold.trajectories.prompts import read_conditions
 from guidefold.trajectories.recorder import Recorder
-from guidefold.trajectories.store import Store
 
 
 def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
@@ -264,6 +265,26 @@ def evaluate(
     ui.say(f"report: {gallery.report_of(output)}")
 
 
+def page(
+    *,
+    model: str,
+    dress: ModelConfig,
+    call: dict[str, Any],
+    adapter: str,
+    sampling_steps: int,
+    port: int,
+    device: str | None,
+    dtype: str,
+) -> None:
+    """Serve a page on which no guidance, CFG and the adapter are sampled side by side."""
+    check_installed()
+    check_port(port)
+    chosen = models.load_adapter(adapter)
+    pipe = pipeline(model, dress, device, dtype, call)
+    chosen.attach(pipe)
+    serve(Workbench(pipe, chosen, steps=sampling_steps, call=call), f"{model}, adapter {adapter}", port)
+
+
 def show_evaluation(results: Evaluation) -> None:
     """Print the table of an evaluation."""
     ui.table(f"Judged on {len(results.prompts)} held-out prompts", gallery.COLUMNS, gallery.table_rows(results))
@@ -272,27 +293,3 @@ def show_evaluation(results: Evaluation) -> None:
 def report(*, run: Path, output: Path | None) -> None:
     """Write the report of a run or an evaluation."""
     ui.say(f"report: {gallery.report_of(run, output)}")
-
-
-def info(*, target: str | None) -> None:
-    """Tell what an adapter, a store, a run or this installation is."""
-    if target is None:
-        rows = [
-            ("device", models.best_device(None)),
-            ("torch", torch.__version__),
-            ("threads", torch.get_num_threads()),
-        ]
-        rows += [("bundled teacher", bundle.TEACHER), ("bundled adapter", BUNDLED_FOLDER)]
-        return ui.table("guidefold", ("what", "is"), rows)
-    folder = Path(target)
-    if exists(folder / "index.json"):
-        store = Store.open(folder)
-        rows = [*store.header.items(), ("missing shards", len(store.missing_shards()))]
-    elif exists(folder / "run.json"):
-        rows = list(read_object(folder / "run.json", "a run").items())
-    else:
-        adapter = models.load_adapter(target)
-        described = describe(adapter)
-        rows = [*described["adapter"].items(), *described["trained"].items(), ("targets", len(adapter.shapes))]
-        rows += [("parameters", f"{adapter.parameter_count():,}")]
-    return ui.table(str(target), ("what", "is"), rows)

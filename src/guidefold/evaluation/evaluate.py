@@ -81,6 +81,7 @@ def measured(
         sampling_steps=config.sampling_steps,
         device=str(find_denoiser(pipe).device),
         meta={
+            "kind": sampled["none", OFF].kind,
             "judge": judge.name if judge else "none",
             "config": config.to_dict(),
             "call": plain(arguments),
