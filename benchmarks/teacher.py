@@ -7,7 +7,7 @@ import argparse
 
 from PIL import Image
 
-from common import RESULTS, provenance, save
+from common import RESULTS, ROOT, provenance, save
 from guidefold.config import EvalConfig
 from guidefold.demo import bundle
 from guidefold.evaluation import gallery
@@ -48,7 +48,7 @@ def main() -> None:
         made,
         {"images": options.images, "steps": config.sampling_steps, "judge": judge.name, "rows": table},
     )
-    picture(pipe).save(RESULTS / "teacher.png")
+    picture(pipe).save(ROOT / "docs" / "teacher.png")
 
 
 def picture(pipe) -> Image.Image:

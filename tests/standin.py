@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 
 Files = dict[str, bytes]
 
@@ -165,6 +165,7 @@ def hub(monkeypatch: Any, cache: Any) -> Iterator[Hub]:
     with Hub() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(hf_api.api, "endpoint", server.address)  # that the package's functions are methods of
         template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))

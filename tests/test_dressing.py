@@ -16,6 +16,9 @@ from guidefold.dressing import lora_of
 from guidefold.errors import InputError, ModelError
 from guidefold.trajectories.identity import fingerprint
 
+# what diffusers itself warns of, when it looks for a pipeline with a ControlNet
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
 TINY = ["--trajectories", "4", "--sampling-steps", "2", "--keep", "2", "--record-batch", "4", "--batch-size", "2"]
 TINY += ["--steps", "2", "--validation", "1", "--rank", "2", "--width", "8", "--warmup", "0.5"]
 

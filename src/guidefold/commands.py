@@ -282,7 +282,11 @@ def page(
     chosen = models.load_adapter(adapter)
     pipe = pipeline(model, dress, device, dtype, call)
     chosen.attach(pipe)
-    serve(Workbench(pipe, chosen, steps=sampling_steps, call=call), f"{model}, adapter {adapter}", port)
+    serve(
+        Workbench(pipe, chosen, steps=sampling_steps, call=call),
+        f"{model}, adapter {adapter}, {sampling_steps} steps",
+        port,
+    )
 
 
 def show_evaluation(results: Evaluation) -> None:

@@ -12,9 +12,6 @@ from guidefold.errors import InputError, ModelError
 from guidefold.hush import hushed
 from guidefold.texts import reason
 
-# that diffusers, PEFT and the Hub's client raise for what is missing, foreign or of another model
-FAILURES = (OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError, RuntimeError, ImportError)
-
 
 def check_dress(dress: ModelConfig) -> None:
     """Raise InputError for LoRAs that cannot be meant: before anything is loaded."""
@@ -70,7 +67,7 @@ def controlled(pipe: Any, controlnet: str) -> Any:
         with hushed():
             network = AutoModel.from_pretrained(controlnet, torch_dtype=dtype)
             made = AutoPipelineForText2Image.from_pipe(pipe, controlnet=network)
-    except FAILURES as error:
+    except Exception as error:  # what a stranger's file may break has no end of types
         raise ModelError(
             f"cannot use the ControlNet {controlnet} ({reason(error)}); give a folder or a Hub name of one"
         ) from error
@@ -90,7 +87,7 @@ def merge_loras(pipe: Any, loras: tuple[str, ...]) -> None:
                 warnings.filterwarnings("ignore", "Already found a `peft_config`")  # of a second LoRA
                 pipe.load_lora_weights(source, adapter_name=name, use_safetensors=True)
             found = {one for many in pipe.get_list_adapters().values() for one in many}
-        except FAILURES as error:
+        except Exception as error:  # what a stranger's file may break has no end of types
             raise ModelError(f"cannot use the LoRA {source} ({reason(error)}); give one of this model") from error
         if name not in found:
             raise ModelError(f"the LoRA {source} changes nothing of {type(pipe).__name__}; give one of this model")

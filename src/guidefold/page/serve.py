@@ -1,14 +1,13 @@
 """The page itself, served to this machine alone; NiceGUI is loaded when it is asked for."""
 
 import socket
-import warnings
 from importlib.util import find_spec
 from typing import Any
 
 from guidefold.errors import GuidefoldError, InputError
 from guidefold.evaluation.figures import LABELS
 from guidefold.evaluation.results import Variant
-from guidefold.page.workbench import AMPLIFIED, Comparison, Shot, Workbench
+from guidefold.page.workbench import AMPLIFIED, Comparison, Shot, Workbench, quietly
 from guidefold.texts import reason
 from guidefold.ui import duration
 
@@ -65,7 +64,7 @@ class Page:
 
         self.ui, self.bench = ui, bench
         low, high = bench.scales
-        with ui.element("main").classes("w-full max-w-6xl mx-auto p-2"):
+        with ui.element("div").classes("w-full max-w-6xl mx-auto p-2"):
             ui.label("Guidance in one forward pass").classes("text-2xl font-semibold")
             ui.label(title).classes("faint")
             with ui.row().classes("w-full items-start mt-4 gap-4"):
@@ -87,7 +86,9 @@ class Page:
         middle = round((low + high) / 2, 1)
         shown = ui.label()
         self.scale = ui.slider(min=1, max=high, step=0.1, value=middle).props('aria-label="Guidance scale"')
-        shown.bind_text_from(self.scale, "value", lambda value: f"Guidance scale {value:g}, trained from {low:g}")
+        shown.bind_text_from(
+            self.scale, "value", lambda value: f"Guidance scale {value:g}, trained from {low:g} to {high:g}"
+        )
         self.seed = ui.number("Seed", value=0, min=0, precision=0).props("outlined dense").classes("w-full")
         self.button = ui.button("Sample", on_click=self.compare).classes("w-full").props("unelevated no-caps")
         self.further = (
@@ -167,10 +168,3 @@ def cost(shot: Shot) -> str:
     """Return what a picture cost, for people."""
     passes = f"{shot.passes:g} pass{'' if shot.passes == 1 else 'es'} a step"
     return f"{passes}, {duration(shot.seconds)}"
-
-
-def quietly(work: Any, *arguments: Any) -> Any:
-    """Work without the warnings that a terminal would show, such as of a scale outside the trained range."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return work(*arguments)

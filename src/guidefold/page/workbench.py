@@ -1,5 +1,6 @@
 """What the page does when a button is pressed: sample the variants from one noise, and compare them."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -95,3 +96,10 @@ def shot_of(sampled: Sampled) -> Shot:
     """Return the first of what was sampled, to be looked at."""
     image = still(sampled.kind, sampled.outputs[0])
     return Shot(image=image, passes=sampled.passes, seconds=sampled.seconds)
+
+
+def quietly(work: Any, *arguments: Any) -> Any:
+    """Work without the warnings that a terminal would show, such as of a scale outside the trained range."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return work(*arguments)
