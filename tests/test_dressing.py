@@ -43,7 +43,7 @@ def model(tmp_path_factory) -> Path:
 
 
 def load(model: Path, **dress):
-    return models.load_pipeline(str(model / "pipe"), "cpu", "float32", ModelConfig(**dress))
+    return models.load_pipeline(str(model / "pipe"), "cpu", "float32", None, ModelConfig(**dress))
 
 
 def test_loras_are_merged_at_their_scales(model):
@@ -121,7 +121,9 @@ def test_what_does_not_fit_is_one_line(model, dress, error, told, tmp_path):
 
 
 def test_there_is_one_bundled_teacher_alone():
-    told = message_of(InputError, lambda: models.load_pipeline("bundled", "cpu", "float32", ModelConfig(revision="v1")))
+    told = message_of(
+        InputError, lambda: models.load_pipeline("bundled", "cpu", "float32", None, ModelConfig(revision="v1"))
+    )
     assert told == "there is one bundled teacher alone; leave revision out"
 
 

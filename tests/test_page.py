@@ -8,7 +8,7 @@ import pytest
 from sampling import build
 from zoo import message_of, pipeline
 
-from guidefold import cli, commands
+from guidefold import cli, looking
 from guidefold.errors import InputError
 from guidefold.evaluation.results import VARIANTS
 from guidefold.page import serve
@@ -62,9 +62,9 @@ def test_what_cannot_be_served_is_one_line(monkeypatch, capsys):
 
 def test_the_command_serves_the_named_model_with_its_adapter(monkeypatch):
     served = []
-    monkeypatch.setattr(commands, "check_installed", lambda: None)
-    monkeypatch.setattr(commands, "check_port", lambda port: None)
-    monkeypatch.setattr(commands, "serve", lambda *arguments: served.append(arguments))
+    monkeypatch.setattr(looking, "check_installed", lambda: None)
+    monkeypatch.setattr(looking, "check_port", lambda port: None)
+    monkeypatch.setattr(looking, "serve", lambda *arguments: served.append(arguments))
     assert cli.main(["ui", "--port", "8200", "--sampling-steps", "3"]) == 0
     ((bench, title, port),) = served
     assert (title, port) == ("bundled, adapter bundled, 3 steps", 8200) and bench.scales == (1.5, 9.0)

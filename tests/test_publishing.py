@@ -93,7 +93,7 @@ def test_a_revision_is_fetched_and_what_the_hub_refuses_is_one_line(hub, tmp_pat
     hub.add("me/base", files_of(tmp_path / "changed"), "v2")
 
     def load(model="me/base", **dress):
-        return models.load_pipeline(model, "cpu", "float32", ModelConfig(**dress))
+        return models.load_pipeline(model, "cpu", "float32", None, ModelConfig(**dress))
 
     assert torch.equal(load(revision="v2").unet.conv_out.bias, torch.full((4,), 3.0))
     assert not torch.equal(load().unet.conv_out.bias, torch.full((4,), 3.0))

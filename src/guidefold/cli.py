@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from guidefold import __version__
-from guidefold.config import AdapterConfig, Config, EvalConfig, TrainConfig, TrajectoryConfig
+from guidefold.cli_export import add_export
+from guidefold.config import AdapterConfig, Config, EvalConfig, HoldingConfig, TrainConfig, TrajectoryConfig
 from guidefold.errors import GuidefoldError, InputError
 from guidefold.options import number, path, positive, seed
 from guidefold.parsing import (
@@ -113,7 +114,7 @@ def parser() -> Parser:
     root = Parser(prog="guidefold", description="Fold classifier-free guidance into one forward pass.")
     root.add_argument("--version", action="version", version=f"guidefold {__version__}")
     commands = root.add_subparsers(metavar="COMMAND", required=True)
-    making = (add_demo, add_observe, add_record, add_train, add_distill, add_merge)
+    making = (add_demo, add_observe, add_record, add_train, add_distill, add_merge, add_export)
     for add in (*making, add_sample, add_ui, add_eval, add_report, add_push, add_info):
         add(commands)
     return root
@@ -136,7 +137,7 @@ def add_observe(commands: Any) -> None:
 
 
 def add_record(commands: Any) -> None:
-    groups: Groups = {"trajectory": TrajectoryConfig}
+    groups: Groups = {"trajectory": TrajectoryConfig, "holding": HoldingConfig}
     command = add_command(commands, "record", "record guided trajectories of a teacher into a store", groups)
     add_model(command)
     add_call(command)
@@ -147,6 +148,7 @@ def add_record(commands: Any) -> None:
 
 def add_train(commands: Any) -> None:
     groups: Groups = {"adapter": AdapterConfig, "train": TrainConfig, "trajectory": TrajectoryConfig}
+    groups["holding"] = HoldingConfig
     command = add_command(commands, "train", "train an adapter on a store, or on states made on the fly", groups)
     add_model(command)
     add_call(command)
@@ -159,6 +161,7 @@ def add_train(commands: Any) -> None:
 
 def add_distill(commands: Any) -> None:
     groups: Groups = {"adapter": AdapterConfig, "trajectory": TrajectoryConfig, "train": TrainConfig}
+    groups["holding"] = HoldingConfig
     command = add_command(commands, "distill", "record and train in one go", groups)
     add_model(command)
     add_call(command)
@@ -177,7 +180,9 @@ def add_merge(commands: Any) -> None:
 
 
 def add_sample(commands: Any) -> None:
-    command = add_command(commands, "sample", "sample images with one pass a step")
+    groups: Groups = {"holding": HoldingConfig}
+    command = add_command(commands, "sample", "sample images with one pass a step", groups)
+    command.usage = f"{command.prog} [OPTION ...] PROMPT [PROMPT ...]"
     command.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to show, one image each and per scale")
     add_model(command)
     add_call(command)
@@ -194,7 +199,7 @@ def add_sample(commands: Any) -> None:
 
 
 def add_eval(commands: Any) -> None:
-    groups: Groups = {"evaluation": EvalConfig}
+    groups: Groups = {"evaluation": EvalConfig, "holding": HoldingConfig}
     command = add_command(commands, "eval", "compare teacher, bare model and student", groups, function="evaluate")
     add_model(command)
     add_call(command)

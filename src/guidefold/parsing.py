@@ -83,8 +83,8 @@ def add_model(command: Parser) -> None:
     text = "a diffusers folder or hub name, or the bundled teacher (default: %(default)s)"
     command.add_argument("--model", default="bundled", metavar="MODEL", help=text)
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default: the best there is")
-    dtypes = ("float32", "float16", "bfloat16")
-    command.add_argument("--dtype", choices=dtypes, default="float32", help="of the weights (default: %(default)s)")
+    text = "of the weights; default: bfloat16 on GPUs, float32 elsewhere"
+    command.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help=text)
     dress: Groups = {"dress": ModelConfig}
     command.set_defaults(groups=command.get_default("groups") | dress)
     add_fields(command, dress)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from guidefold.acting.chunking import whole_batches
+from guidefold.acting.deltas import Deltas
 from guidefold.acting.folding import Folding
 from guidefold.acting.layering import Layering
 from guidefold.acting.requests import Request
@@ -31,6 +32,7 @@ class Place:
     def __init__(self, adapter: "Acting", denoiser: nn.Module) -> None:
         self.names, self.denoiser = argument_names(type(denoiser)), ref(denoiser)
         self.layering, self.folding = Layering(adapter, denoiser), Folding(adapter, denoiser)
+        self.deltas = Deltas(adapter, denoiser)
         self.lock, self.owner, self.depth = threading.RLock(), 0, 0
         self.whole: Any = None
 
@@ -42,6 +44,7 @@ class Place:
             self.restore()  # a call that was interrupted may have left something
             request = adapter.taken()
             if request is None:
+                self.deltas.hold(0.0)
                 return
             request.memory.calls += 1
             self.act(adapter, request, denoiser, args, kwargs)
@@ -56,23 +59,25 @@ class Place:
         adapter.move(latents.device)
         scale = per_image(request, call.rows, latents.device)
         conditions = self.conditions(adapter, request, call, denoiser, args, kwargs)
-        code = remembered(adapter, request, conditions, call.rows)
+        code = remembered(adapter, request, scale, conditions)
+        self.deltas.hold(adapter.held(request))
         if self.folds(request, conditions[call.timestep], call.rows) and (
             parameters := self.folding.parameters(latents.device)
         ):
             with torch.no_grad():
                 one = {name: first_of(value, call.rows) for name, value in conditions.items()}
-                made = adapter.modulations(scale[:1], one, torch.float32, code if code is None else code[:1])
+                made = adapter.modulations(scale[:1], one, torch.float32, None if code is None else code[:1])
                 self.folding.write(parameters, made)
             return
         made = adapter.modulations(scale, conditions, latents.dtype, code)
-        self.layering.put()
+        self.layering.put(without=self.deltas.names if self.deltas.strength else ())
         self.whole = whole_batches(denoiser)
         self.layering.tell(made, conditions, call.rows if latents.dim() == 4 else 0)
 
     def folds(self, request: Request, timestep: Tensor, rows: int) -> bool:
         """Tell whether this call can take the folded form: no gradients, and all its rows see the same."""
-        if not self.folding.possible or torch.is_grad_enabled():
+        held = len(self.deltas.layers) if self.deltas.strength else 0
+        if not self.folding.possible(held) or torch.is_grad_enabled():
             return False
         return rows == 1 or (request.uniform and request.memory.alike and all_alike(timestep, rows))
 
@@ -136,16 +141,16 @@ def all_alike(values: Tensor, rows: int) -> bool:
     return bool((each == each[:1]).all())
 
 
-def remembered(adapter: "Acting", request: Request, conditions: dict[str, Tensor], rows: int) -> Tensor | None:
-    """Return the conditions' part of the code, worked out once for as long as the same conditions come again."""
+def remembered(adapter: "Acting", request: Request, scale: Tensor, conditions: dict[str, Tensor]) -> Tensor | None:
+    """Return what of the code is the same at every step, worked out once for as long as the same conditions come."""
     if torch.is_grad_enabled():
         return None
     memory, seen = request.memory, [value for name, value in conditions.items() if adapter.sees(name)]
-    key = [whereabouts(value) for value in seen]
+    key = [len(scale), *map(whereabouts, [request.scale, *seen])]
     if memory.key != key:
-        memory.key, memory.held = key, seen
-        memory.alike = all(all_alike(value, rows) for value in seen)
-        memory.code = adapter.encoder.of_conditions(conditions, rows)
+        memory.key, memory.held = key, [request.scale, *seen]
+        memory.alike = all(all_alike(value, len(scale)) for value in seen)
+        memory.code = adapter.encoder.standing(scale, conditions)
     return memory.code
 
 
@@ -207,6 +212,7 @@ class Attachment:
             handle.remove()
         for place in places:
             place.restore()
+            place.deltas.hold(0.0)
             place.lock.release()
 
     def __getstate__(self) -> dict[str, Any]:

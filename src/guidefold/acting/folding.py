@@ -26,8 +26,7 @@ class Flat:
     parameters: list[Tensor]
     base: Tensor
     written: Tensor
-    gains: Tensor
-    shifts: Tensor
+    chosen: Tensor  # where their gains stand among the numbers, then their shifts
     base_views: list[Tensor] = field(default_factory=list)
     written_views: list[Tensor] = field(default_factory=list)
 
@@ -35,7 +34,7 @@ class Flat:
     def of(cls, parameters: list[Tensor], gains: list[Tensor], shifts: list[Tensor]) -> "Flat":
         like, sizes = parameters[0], [one.numel() for one in parameters]
         base, written = (torch.empty(sum(sizes), dtype=like.dtype, device=like.device) for _ in range(2))
-        made = cls(parameters, base, written, torch.cat(gains).to(like.device), torch.cat(shifts).to(like.device))
+        made = cls(parameters, base, written, torch.cat([*gains, *shifts]).to(like.device))
         for views, flat in ((made.base_views, base), (made.written_views, written)):
             parts = zip(flat.split(sizes), parameters, strict=True)
             views += [part.view(one.shape) for part, one in parts]
@@ -45,8 +44,8 @@ class Flat:
         """Write w (1 + g) + h into all parameters, of numbers [N + 1] whose last is 0; keep what was there."""
         # anew every time: what writes to `.data`, as merging LoRA does, leaves no trace to look for
         torch._foreach_copy_(self.base_views, self.parameters)
-        changed = torch.addcmul(self.base, self.base, numbers[self.gains]) + numbers[self.shifts]
-        self.written.copy_(changed)
+        gains, shifts = numbers[self.chosen].split(len(self.base))
+        self.written.copy_(torch.addcmul(shifts.add_(self.base), self.base, gains))
         torch._foreach_copy_(self.parameters, self.written_views)
 
     def restore(self) -> None:
@@ -72,11 +71,9 @@ class Folding:
         self.kept: tuple[Tensor, Tensor] | None = None  # the output layer's weight and its base values
         self.folded = False
 
-    @property
-    def possible(self) -> bool:
-        """Whether the adapter can be folded at all: whatever it changes is a parameter."""
-        own = len(self.network.layers) - bool(self.output)
-        return self.network.film is not None and not own
+    def possible(self, held: int = 0) -> bool:
+        """Tell whether the adapter can be folded at all: whatever it changes is a parameter, or held by a weight."""
+        return self.network.film is not None and len(self.network.layers) == held + bool(self.output)
 
     def parameters(self, device: torch.device) -> list[Tensor] | None:
         """Return the parameters to write, or None where one cannot be written now: elsewhere, quantised, moved."""
