@@ -27,7 +27,7 @@ def blocks(page, language):
 
 
 def commands(code):
-    return [shlex.split(line, comments=True) for line in code.splitlines() if line.strip()]
+    return [shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 @pytest.mark.parametrize("page", WALK)
