@@ -273,7 +273,8 @@ def test_no_room_for_one_state_keeps_what_was_learnt(pipe, store, tmp_path, monk
 
 
 def test_recording_without_room_says_what_to_change(pipe, tmp_path):
-    pipe.unet.register_forward_pre_hook(lambda module, args: full(len(args[0]), 4))
+    conv = pipe.unet.conv_in
+    conv.register_forward_pre_hook(lambda module, args: full(len(args[0]), 4))
     told = message_of(InputError, lambda: record(pipe, PROMPTS, tmp_path / "store", DRAWN))
     assert told.startswith("out of memory; give --offload model, or a smaller record_batch and another folder")
 

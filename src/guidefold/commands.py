@@ -1,8 +1,10 @@
 """What each command of the command line does."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from guidefold import dry_run as cost
 from guidefold import models, ui
 from guidefold.capture import observe as watch
 from guidefold.capture.observe import enough_steps
@@ -11,8 +13,6 @@ from guidefold.capture.switch import first_dial, has_guider
 from guidefold.config import AdapterConfig, HoldingConfig, ModelConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo.demo import run_demo
 from guidefold.distillation import run
-from guidefold.distillation.cost import Cost, recording_cost, training_cost
-from guidefold.distillation.states import TrialStates
 from guidefold.evaluation import gallery
 from guidefold.exporting import export as export
 from guidefold.files import make_folder
@@ -27,12 +27,24 @@ from guidefold.models import pipeline
 from guidefold.publishing import push as push
 from guidefold.telling import info as info
 from guidefold.trajectories.prompts import read_conditions
-from guidefold.trajectories.recorder import Recorder
 
 
 def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
     """Train an adapter for the bundled teacher, judge it and write a report."""
     run_demo(output, minutes=minutes, quick=quick)
+
+
+def loader(
+    model: str,
+    device: str | None,
+    dtype: str | None,
+    call: dict[str, Any],
+    holding: HoldingConfig,
+    dress: ModelConfig,
+) -> cost.Loader:
+    """Return how a dry run gets its model, on the CPU first."""
+    made = partial(pipeline, dress=dress)
+    return cost.Loader(pipeline=made, model=model, device=device, dtype=dtype, holding=holding, call=call)
 
 
 def observe(
@@ -83,10 +95,10 @@ def record(
 ) -> None:
     """Record guided trajectories of a teacher into a store."""
     prompts = read_conditions(conditions)
-    pipe = pipeline(model, device, dtype, call, holding, dress)
     if dry_run:
-        show_cost(recording_cost(Recorder(pipe, prompts, trajectory, **call)))
+        cost.record(loader(model, device, dtype, call, holding, dress), prompts, trajectory)
         return
+    pipe = pipeline(model, device, dtype, call, holding, dress)
     store = run.record(pipe, prompts, output, trajectory, **call)
     ui.say(f"{trajectory.trajectories} trajectories in {store.folder}")
 
@@ -109,8 +121,11 @@ def train(
 ) -> None:
     """Train an adapter on stores, or on states made on the fly from conditions."""
     prompts = None if conditions is None else read_conditions(conditions)
-    if not dry_run:
-        make_folder(output)
+    if dry_run:
+        made = loader(model, device, dtype, call, holding, dress)
+        cost.train(made, store, prompts, adapter, train, trajectory)
+        return
+    make_folder(output)
     # a store has been recorded already: encoders and VAE stay where they are
     alone = train.source == "recorded" and not call and dress == ModelConfig()
     pipe = (
@@ -118,10 +133,6 @@ def train(
         if alone
         else pipeline(model, device, dtype, call, holding, dress)
     )
-    if dry_run:
-        source = run.open_source(pipe, store, prompts, train, trajectory, call)
-        show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
-        return
     trained = run.train(
         pipe, output, store=store, conditions=prompts, adapter=adapter, config=train, trajectory=trajectory, **call
     )
@@ -145,16 +156,10 @@ def distill(
 ) -> None:
     """Record and train in one go."""
     prompts = read_conditions(conditions)
-    pipe = pipeline(model, device, dtype, call, holding, dress)
     if dry_run:
-        if train.source == "recorded":
-            recorder = Recorder(pipe, prompts, trajectory, **call)
-            show_cost(recording_cost(recorder))
-            source = TrialStates(recorder, train)
-        else:
-            source = run.open_source(pipe, None, prompts, train, trajectory, call)
-        show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
+        cost.distill(loader(model, device, dtype, call, holding, dress), prompts, adapter, train, trajectory)
         return
+    pipe = pipeline(model, device, dtype, call, holding, dress)
     trained = run.distill(pipe, prompts, output, adapter=adapter, trajectory=trajectory, config=train, **call)
     say_trained(trained, output)
 
@@ -173,17 +178,6 @@ def say_trained(adapter: Adapter | AdapterGroup, output: Path) -> None:
     recovered = adapter.trained.get("recovered")
     figure = "" if recovered is None else f", which recovers {recovered:.1%} of guidance on held-out conditions"
     ui.say(f"the best adapter is in {output / 'best'}{figure}")
-
-
-def show_cost(cost: Cost) -> None:
-    """Print what a run would cost."""
-    rows = [
-        ("teacher passes", f"{cost.teacher_passes:,}"),
-        ("student passes, forward and backward", f"{cost.student_passes:,}"),
-        ("disk", ui.size(cost.store_bytes)),
-        ("time, from a short trial", ui.duration(cost.seconds)),
-    ]
-    ui.table("This would cost", ("what", "how much"), rows)
 
 
 def report(*, run: Path, output: Path | None) -> None:

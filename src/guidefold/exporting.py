@@ -22,6 +22,7 @@ def export(
     guidance_scale: float,
     style: str | None,
     output: Path,
+    sampling_steps: int,
     model: str,
     dress: ModelConfig,
     call: dict[str, Any],
@@ -38,8 +39,7 @@ def export(
     prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
     pipe = models.load_pipeline(model, device, dtype, dress=dress)
     check_arguments(pipe, call, (first_dial(pipe),))
-    done = export_lora(
-        pipe, chosen, output, prompts[:PREDICTIONS], guidance_scale=guidance_scale, style=style, **call
-    )  # fmt: skip
+    settings = {"guidance_scale": guidance_scale, "style": style, "steps": sampling_steps}
+    done = export_lora(pipe, chosen, output, prompts[:PREDICTIONS], **settings, **call)
     ui.say(f"{done.layers} layers at scale {guidance_scale:g} are in {done.path}; use it at strength 1 and CFG 1")
     ui.say(f"it recovers {done.kept:.1%} of guidance, the whole adapter {done.whole:.1%}")

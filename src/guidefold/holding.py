@@ -101,18 +101,8 @@ def load_pipeline(model: str, place: str, dtype: torch.dtype, holding: HoldingCo
             if holding.checkpoint:
                 more[name] = from_file(found[name], model, name, dtype, holding.checkpoint)
             else:
-                packed = packing(holding.quantize, dtype)
-                more = {
-                    one: kind.from_pretrained(
-                        model,
-                        subfolder=one,
-                        torch_dtype=dtype,
-                        use_safetensors=True,
-                        quantization_config=packed,
-                        **version,
-                    )  # pyright: ignore[reportAttributeAccessIssue]
-                    for one, kind in found.items()
-                }
+                packed = {"quantization_config": packing(holding.quantize, dtype)}
+                more = {one: from_folder(kind, model, one, dtype, **packed, **version) for one, kind in found.items()}
         pipe = DiffusionPipeline.from_pretrained(model, dtype=dtype, use_safetensors=True, **version, **more)
     return put(dressed(pipe, dress), place, holding)
 
@@ -149,6 +139,11 @@ def packing(kind: str | None, dtype: torch.dtype) -> Any:
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def from_folder(kind: Any, model: str, name: str, dtype: torch.dtype, **more: Any) -> nn.Module:
+    """Return one component of a pipeline; no pickle, whoever wrote the folder."""
+    return kind.from_pretrained(model, subfolder=name, torch_dtype=dtype, use_safetensors=True, **more)
 
 
 def from_file(kind: Any, model: str, name: str, dtype: torch.dtype, path: str) -> nn.Module:

@@ -14,6 +14,7 @@ from guidefold.capture.switch import first_dial, has_guider
 from guidefold.config import HoldingConfig, ModelConfig
 from guidefold.demo import bundle
 from guidefold.distillation.freezing import has_bf16
+from guidefold.distillation.sharding import is_asked
 from guidefold.dressing import check_dress, fetched
 from guidefold.errors import GuidefoldError, InputError, ModelError
 from guidefold.evaluation.judge import Judge, inception
@@ -32,6 +33,8 @@ from guidefold.ui import say
 
 def best_device(device: str | None) -> str:
     """Return the device asked for, or the best there is. Raises InputError for one that is not there."""
+    if device is None and is_asked():
+        return "cpu"  # from where each process takes its part
     if device is None:
         return own_gpu() if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

@@ -96,7 +96,8 @@ def add_adapter(command: Parser) -> None:
 
 
 def add_conditions(command: Parser, *, required: bool) -> None:
-    text = "prompts or labels: .txt with one a line, .jsonl, .json, .csv or .tsv with a column prompt"
+    text = "prompts or labels: .txt with one a line, .jsonl, .json, .csv or .tsv with a column prompt; "
+    text += "or bundled, a list of varied ones; or dataset:OWNER/NAME:COLUMN of the Hub"
     command.add_argument("--conditions", type=path, required=required, metavar="FILE", help=text)
 
 

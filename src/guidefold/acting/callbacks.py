@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from guidefold.acting.requests import ask, request_of, unasked
+from guidefold.acting.requests import ask_instead, request_of, unasked
 from guidefold.capture.switch import Switch
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def take_up(changed: dict[str, Any], active: "Mapping[Acting, tuple[Switch, Dial
         for dial, name in zip(switch.dials, dials, strict=False):
             dials[name] = changed.get(f"_{dial.name}", dials[name])
         if request is not None:
-            ask(adapter, request.at(adapter.counted(dials)))
+            ask_instead(adapter, request.at(adapter.counted(dials)))
 
 
 def kept(before: Any, after: Any) -> Any:
