@@ -43,7 +43,7 @@ def teacher(entry: dict[str, Any]) -> str:
         for row in results["rows"]
     ]
     text = f"{results['images']} images a scale, prompts of held-out names, {results['steps']} steps. {made(entry)}\n\n"
-    grid = "\n\n![Pictures of the bundled teacher over guidance scales](../benchmarks/results/teacher.png)"
+    grid = "\n\n![Pictures of the bundled teacher over guidance scales](teacher.png)"
     return text + table(("guidance scale", "Fréchet distance", "CLIP score", "precision", "recall"), rows) + grid
 
 
