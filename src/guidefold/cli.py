@@ -6,7 +6,6 @@ Nothing heavy is imported until the arguments are known to be good, so that `--h
 import sys
 import tomllib
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -44,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = vars(parser().parse_args(arguments))
     except SystemExit:
-        with suppress(InputError):
-            finish()
+        finish(quiet=True)
         raise
     command, groups, config = (options.pop(key) for key in ("command", "groups", "config"))
     try:
@@ -172,8 +170,7 @@ def add_distill(commands: Any) -> None:
 
 def add_merge(commands: Any) -> None:
     command = add_command(commands, "merge", "average adapters that were trained from the same start")
-    text = "folders or hub names of at least two adapters"
-    command.add_argument("adapters", nargs="+", metavar="ADAPTER", help=text)
+    command.add_argument("adapters", nargs="+", metavar="ADAPTER", help="folders or hub names of at least two adapters")
     text = "how much each counts; default: all alike"
     command.add_argument("--shares", type=positive(float), nargs="+", metavar="X", help=text)
     add_output(command, "runs/merged", "folder of the mean")
