@@ -33,8 +33,6 @@ from guidefold.ui import say
 
 def best_device(device: str | None) -> str:
     """Return the device asked for, or the best there is. Raises InputError for one that is not there."""
-    if device is None and is_asked():
-        return "cpu"  # from where each process takes its part
     if device is None:
         return own_gpu() if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -94,7 +92,9 @@ def load_denoiser(
     model: str, device: str | None, dtype: str | None, name: str | None, holding: HoldingConfig | None = None
 ) -> nn.Module:
     """Return a pipeline's denoiser alone, which is all that training from a store needs. Raises as `load_pipeline`."""
-    place, holding = best_device(device), holding or HoldingConfig()
+    # where weights are shared out, each process takes its part from the CPU
+    place = "cpu" if device is None and is_asked() else best_device(device)
+    holding = holding or HoldingConfig()
     check_holding(holding, place)
     with loading(model):
         source = str(bundle.TEACHER) if model == BUNDLED else model
