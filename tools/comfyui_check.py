@@ -302,6 +302,29 @@ def negatives(name: str) -> Callable[[], str]:
     return check
 
 
+def exported(name: str) -> Callable[[], str]:
+    """Return a check that ComfyUI reads a LoRA file as what it is: all of it, and with the same effect."""
+
+    def check() -> str:
+        import comfy.sd
+
+        from guidefold.keeping.export import foldable, format_for, named, pairs_of
+
+        bench = Bench(name, rank=2)
+        bench.adapter = foldable(bench.adapter, None)
+        pairs = pairs_of(bench.adapter, SCALE)
+        tensors = named(pairs, bench.denoiser, format_for(bench.denoiser, None))
+        patched, _ = comfy.sd.load_lora_for_models(bench.patcher, None, tensors, 1.0, 0)
+        loaded = sum(map(len, patched.patches.values()))
+        assert loaded == len(pairs), f"{loaded} of {len(pairs)} layers"
+        bare, found, wanted = bench.sample(bench.patcher, 1.0), bench.sample(patched, 1.0), bench.expected()
+        off = float((found - wanted).norm() / (wanted - bare).norm())
+        assert off < 0.01, f"{off:.4f} of the effect"
+        return f"{loaded} layers, {off:.0e} of the effect off"
+
+    return check
+
+
 def interval() -> str:
     """Where the adapter does not act, the sampler guides with two passes; from 0 to 1 it is never more than one."""
     bench = Bench("SD 1.5")
@@ -362,6 +385,8 @@ def checks() -> Iterator[tuple[str, Callable[[], str]]]:
     yield "two prompts combined", combined
     yield "negative prompt, SD 1.5", negatives("SD 1.5")
     yield "negative prompt, SDXL", negatives("SDXL")
+    for name in ("SD 1.5", "SD 2.1", "SDXL", "SD3", "Flux", "Qwen-Image", "Wan", "Z-Image"):
+        yield f"LoRA file, {name}", exported(name)
     yield "start and stop", interval
     yield "bfloat16", half
     yield "refusals", refusals
