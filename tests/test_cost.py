@@ -42,9 +42,7 @@ def test_a_trial_step_is_of_a_whole_batch_and_asks_for_one_of_the_recorders():
     assert (cost.teacher_passes, cost.student_passes) == (0, 60)
 
 
-@pytest.mark.parametrize(
-    "options", [["--validation", "4"], ["--follow", "{adapter}"], ["--source", "online"]]
-)
+@pytest.mark.parametrize("options", [["--validation", "4"], ["--follow", "{adapter}"], ["--source", "online"]])
 def test_a_dry_run_tells_the_cost_of_what_would_run(options, tmp_path, monkeypatch, capsys):
     pipe = pipeline()
     monkeypatch.setattr(commands, "pipeline", lambda *_: pipe)

@@ -229,6 +229,25 @@ def test_models_that_cannot_be_trained_so_are_told(tmp_path):
     assert "without gradient checkpointing all of its weights would wait" in told
 
 
+def test_compiled_blocks_train_alike_and_are_left_plain(pipe, store, finished, tmp_path, monkeypatch):
+    kind = type(pipe.unet)
+    whole = kind.compile_repeated_blocks
+    seen = []
+
+    def eagerly(self):
+        whole(self, backend="eager")
+        seen.append(compiled(self))
+
+    monkeypatch.setattr(kind, "compile_repeated_blocks", eagerly)
+    run(pipe, tmp_path, store, compile=True, steps=1)
+    assert seen[0] > 0 and compiled(pipe.unet) == 0
+    assert rows(tmp_path)[0]["loss"] == pytest.approx(rows(finished["recorded"])[0]["loss"], rel=1e-4)
+
+
+def compiled(unet: nn.Module) -> int:
+    return sum(getattr(module, "_compiled_call_impl", None) is not None for module in unet.modules())
+
+
 def full(rows: int, most: int) -> None:
     """Raise what torch raises where the CPU has no room."""
     if rows > most:

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from guidefold.options import number, path, positive
+from guidefold.parsing import add_call, add_command, add_conditions, add_model
 
 
 def add_export(commands: Any) -> None:
-    from guidefold.cli import add_call, add_command, add_conditions, add_model
-
     command = add_command(commands, "export", "write an adapter's deltas at one guidance scale as a LoRA file")
     command.add_argument("adapter", metavar="ADAPTER", help="an adapter's folder or hub name, or bundled")
     command.add_argument("--guidance-scale", type=number, metavar="X", required=True, help="the scale to write it for")

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from guidefold.config import HoldingConfig
+from guidefold.config import HoldingConfig, ModelConfig
 from guidefold.denoiser import DENOISERS, argument_names, denoisers, timestep_name
+from guidefold.dressing import dressed, fetched
 from guidefold.errors import InputError, ModelError
 from guidefold.hush import hushed
 
@@ -85,11 +86,12 @@ def load_denoiser(model: str, name: str | None, place: str, dtype: torch.dtype, 
     return made
 
 
-def load_pipeline(model: str, place: str, dtype: torch.dtype, holding: HoldingConfig) -> Any:
-    """Return a pipeline whose weights are held as asked. Raises InputError or ModelError."""
+def load_pipeline(model: str, place: str, dtype: torch.dtype, holding: HoldingConfig, dress: ModelConfig) -> Any:
+    """Return a pipeline whose weights are held as asked, after what is put on it. Raises InputError or ModelError."""
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     more: dict[str, Any] = {}
+    version = fetched(dress)
     with hushed():
         if holding.checkpoint or holding.quantize:
             found = denoiser_classes(model)
@@ -100,9 +102,9 @@ def load_pipeline(model: str, place: str, dtype: torch.dtype, holding: HoldingCo
                 more[name] = from_file(found[name], model, name, dtype, holding.checkpoint)
             else:
                 packed = {"quantization_config": packing(holding.quantize, dtype)}
-                more = {one: from_folder(kind, model, one, dtype, **packed) for one, kind in found.items()}
-        pipe = DiffusionPipeline.from_pretrained(model, dtype=dtype, use_safetensors=True, **more)
-    return put(pipe, place, holding)
+                more = {one: from_folder(kind, model, one, dtype, **packed, **version) for one, kind in found.items()}
+        pipe = DiffusionPipeline.from_pretrained(model, dtype=dtype, use_safetensors=True, **version, **more)
+    return put(dressed(pipe, dress), place, holding)
 
 
 def put(pipe: Any, place: str, holding: HoldingConfig) -> Any:

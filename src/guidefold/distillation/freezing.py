@@ -92,7 +92,7 @@ def frozen(denoiser: Any, *, gradient_checkpointing: bool, compile: bool = False
     finally:
         if compile:
             for module in denoiser.modules():
-                module._compiled_call_impl = None
+                vars(module).pop("_compiled_call_impl", None)
         if switching:
             denoiser.disable_gradient_checkpointing()
         for name, module in denoiser.named_modules():
