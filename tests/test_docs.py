@@ -62,11 +62,13 @@ def test_messages_that_are_explained_are_ours():
 
 
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="the extra docs is not installed")
-def test_the_site_builds_and_its_links_lead_somewhere(tmp_path, monkeypatch):
+def test_the_site_builds_and_the_links_of_the_walk_lead_somewhere(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
     config = pytest.importorskip("mkdocs.config").load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path))
     pytest.importorskip("mkdocs.commands.build").build(config)
-    assert (tmp_path / "distil" / "index.html").exists()
+    assert all((tmp_path / page / "index.html").exists() for page in WALK)
+    told = [one.getMessage() for one in caplog.records if one.levelname in ("WARNING", "ERROR")]
+    assert [one for one in told if any(f"'{page}.md'" in one for page in ("index", "guide", *WALK))] == []
 
 
 def sampled(pipe, steps=4):

@@ -12,6 +12,7 @@ from guidefold.texts import reason
 from guidefold.ui import duration
 
 HOST = "127.0.0.1"
+PORTS = 2**16
 STYLE = """
 body { background: #fbfbfa; color: #1c1f23; }
 .q-card { box-shadow: none; border: 1px solid #dfe2e6; border-radius: .5rem; }
@@ -30,10 +31,12 @@ def check_installed() -> None:
 
 def check_port(port: int) -> None:
     """Raise InputError where a port cannot be listened at."""
+    if port >= PORTS:
+        raise InputError(f"port is {port}; give less than {PORTS}")
     try:
         with socket.create_server((HOST, port)):
             pass
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise InputError(f"cannot listen at port {port} ({reason(error)}); give another --port") from error
 
 
