@@ -81,7 +81,7 @@ def sampled(pipe, steps=4):
 @torch.no_grad()
 def encoded(pipe, pictures, prompts):
     """Return latents of pictures, and texts of prompts, for the recipe."""
-    latents = pipe.vae.encode(pictures * 2 - 1).latent_dist.mean * pipe.vae.config.scaling_factor
+    latents = pipe.vae.encode(pictures * 2 - 1).latents * pipe.vae.config.scaling_factor
     return {"latents": latents, "texts": pipe.encode_prompt(prompts, "cpu", 1, False)[0]}
 
 
