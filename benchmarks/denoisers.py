@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+from diffusers import DiTTransformer2DModel, FluxTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 Call = dict[str, Any]
@@ -12,10 +12,11 @@ Builder = Callable[[int], tuple[nn.Module, Call]]
 
 
 def unet_call(batch: int, size: int, tokens: int, width: int) -> Call:
+    """Return a call for several images of one prompt."""
     return {
         "sample": torch.randn(batch, 4, size, size),
         "timestep": torch.tensor(801),
-        "encoder_hidden_states": torch.randn(batch, tokens, width),
+        "encoder_hidden_states": torch.randn(1, tokens, width).repeat(batch, 1, 1),
     }
 
 
@@ -69,11 +70,48 @@ def dit(batch: int) -> tuple[nn.Module, Call]:
     call = {
         "hidden_states": torch.randn(batch, 4, 32, 32),
         "timestep": torch.full((batch,), 801),
-        "class_labels": torch.arange(batch),
+        "class_labels": torch.full((batch,), 7),
     }
     return model, call
 
 
+def sdxl_layers() -> tuple[nn.Module, Call]:
+    """All layers of Stable Diffusion XL, in widths that cost nothing."""
+    model = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 32, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(2, 2, 2),
+        cross_attention_dim=32,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=64,
+    )
+    pooled = {"text_embeds": torch.randn(1, 16), "time_ids": torch.full((1, 6), 1024.0)}
+    return model, unet_call(1, 16, 7, 32) | {"added_cond_kwargs": pooled}
+
+
+def flux_layers() -> tuple[nn.Module, Call]:
+    """All 57 blocks of a Flux, in widths that cost nothing."""
+    model = FluxTransformer2DModel(
+        in_channels=4, num_layers=19, num_single_layers=38, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+    call = {
+        "hidden_states": torch.randn(1, 16, 4),
+        "timestep": torch.tensor([0.8]),
+        "encoder_hidden_states": torch.randn(1, 7, 32),
+        "pooled_projections": torch.randn(1, 32),
+        "img_ids": torch.zeros(16, 3),
+        "txt_ids": torch.zeros(7, 3),
+    }
+    return model, call
+
+
+LAYERS: dict[str, Callable[[], tuple[nn.Module, Call]]] = {"SDXL": sdxl_layers, "Flux": flux_layers}
 BUILDERS: dict[str, Builder] = {"demo": demo, "sd21": sd21, "sdxl": sdxl, "dit": dit}
 
 

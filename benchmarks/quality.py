@@ -4,14 +4,17 @@
     python benchmarks/quality.py data
     python benchmarks/quality.py output
     python benchmarks/quality.py loss
+    python benchmarks/quality.py race
 
 `data`: recorded trajectories against noised data. `output`: the layer that makes the prediction adapted in proportion
 to guidance_scale - 1 and those before it by its tanh, against guidance_scale - 1 at the layers before it alone. `loss`:
 every state's share of guidance counted alike, against plain squared errors.
 
+`race`: the default against its own settings and every other design, in shapes that people would use.
+
 Every adapter is trained with the same steps, batches and trajectories, once from each of several seeds (of
-initialisation and order); the ranks are chosen so that all designs have the same number of parameters. The figure is
-guidance recovered on held-out prompts, per prediction, on the teacher's states and on the student's own.
+initialisation and order); in `designs` the ranks are chosen so that all have the same number of parameters. The figure
+is guidance recovered on held-out prompts, per prediction, on the teacher's states and on the student's own.
 """
 
 import argparse
@@ -42,20 +45,31 @@ from guidefold.distillation.student import Student
 from guidefold.guidance import classifier_free
 from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import digest
-from guidefold.trajectories.states import States
+from guidefold.trajectories.states import States, energy_of
 from guidefold.trajectories.store import Store
 from judging import judged
 
 SCALES = (2.0, 4.0, 8.0)
 SOURCES = ("recorded", "online")
 JUDGED = 12
+VARIANTS = {
+    "film": {},
+    "film, squeeze 64": {"squeeze": 64},
+    "film, prompt unseen": {"see_condition": False},
+    "film with deltas": {"rank": 8},
+    "film with deltas of rank 32": {"rank": 32},
+    "bottleneck": {"design": "bottleneck"},
+    "low rank": {"design": "low_rank", "rank": 8},
+    "offset": {"design": "offset"},
+    "cross-attention": {"design": "cross_attention"},
+}
 
 Rows = Iterator[dict[str, Any]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("designs", "data", "output", "loss"))
+    parser.add_argument("what", choices=("designs", "data", "output", "loss", "race"))
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--trajectories", type=int, default=128)
@@ -63,6 +77,8 @@ def main() -> None:
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=[*DESIGNS])
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=[*SOURCES])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of initialisation and order")
+    parser.add_argument("--judged", type=int, default=JUDGED, help="held-out prompts to judge on")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS], help="of the race")
     parser.add_argument("--output", help="name of the results; default: what is compared")
     parser.add_argument("--work", type=Path, help="folder that keeps the recorded store; default: a temporary one")
     options = parser.parse_args()
@@ -71,7 +87,7 @@ def main() -> None:
     pipe = bundle.load_teacher()
     trajectory = TrajectoryConfig(trajectories=options.trajectories, keep=10)
     store = record(pipe, bundle.prompts(), work / "store", trajectory)
-    work_of = {"designs": designs, "data": data, "output": output, "loss": losses}
+    work_of = {"designs": designs, "data": data, "output": output, "loss": losses, "race": race}
     rows = []
     for seed in options.seeds:
         for row in work_of[options.what](pipe, store, trajectory, options, seed):
@@ -87,7 +103,7 @@ def main() -> None:
     save(
         RESULTS / f"{options.output or options.what}.json",
         made,
-        {"budget": budget, "judged_prompts": JUDGED, "rows": rows},
+        {"budget": budget, "judged_prompts": options.judged, "rows": rows},
     )
     if options.work is None:
         shutil.rmtree(work)
@@ -127,6 +143,15 @@ def designs(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any,
             yield {"design": design, "rank": rank, "source": source, **trained(pipe, states, adapter, config)}
 
 
+def race(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, seed: int) -> Rows:
+    """Train the default design, its variants and the other designs."""
+    config = settings(options, "recorded", seed)
+    for name in options.variants:
+        adapter = AdapterConfig(**VARIANTS[name])
+        row = trained(pipe, RecordedStates([store], config), adapter, config, options.judged)
+        yield {"variant": name, **row}
+
+
 class NoisedData:
     """Ordinary training data: real pictures with noise added, instead of states that guided sampling visits.
 
@@ -156,17 +181,18 @@ class NoisedData:
         with self.adapter.disabled():
             cond = predict(self.pipe.unet, inputs, self.static)
             uncond = predict(self.pipe.unet, {**inputs, "encoder_hidden_states": empty}, self.static)
-        return states | {"pred_cond": cond, "pred_guided": classifier_free(cond, uncond, states["guidance_scale"])}
+        guided = classifier_free(cond, uncond, states["guidance_scale"])
+        return states | {"energy": energy_of(cond, guided), "pred_guided": guided}
 
 
 @torch.no_grad()
 def picture_latents(pipe: Any) -> Tensor:
     """Return the scaled latents [N, 4, 16, 16] of the pictures that the teacher's training prompts describe."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "teachers"))
-    import emoji
+    import datasource
 
-    place = {one.caption: one for one in emoji.load(Path(emoji.__file__).parent / "cache")}
-    pictures = emoji.pixels([place[prompt] for prompt in bundle.prompts()]).float() / 127.5 - 1
+    place = {one.caption: one for one in datasource.load(Path(datasource.__file__).parent / "cache")}
+    pictures = datasource.pixels([place[prompt] for prompt in bundle.prompts()]).float() / 127.5 - 1
     latents = torch.cat([pipe.vae.encode(chunk).latents for chunk in pictures.split(64)])
     return latents * pipe.vae.config.scaling_factor
 
@@ -190,9 +216,8 @@ def output(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, 
         yield {"output": name, **trained(pipe, source, AdapterConfig(), config)}
 
 
-def plain(pred_cond: Tensor, pred_guided: Tensor) -> Tensor:
+def plain(energy: Tensor) -> Tensor:
     """Return the weights [B] of plain squared errors, divided by those of the bare model."""
-    energy = (pred_cond - pred_guided).square().flatten(1).sum(1)
     return (1 / energy.sum()).expand_as(energy)
 
 
@@ -205,7 +230,9 @@ def losses(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, 
         yield {"loss": name, **row}
 
 
-def trained(pipe: Any, source: Any, adapter: AdapterConfig, config: TrainConfig) -> dict[str, Any]:
+def trained(
+    pipe: Any, source: Any, adapter: AdapterConfig, config: TrainConfig, prompts: int = JUDGED
+) -> dict[str, Any]:
     """Train one adapter and judge its predictions."""
     torch.manual_seed(config.seed)
     start = time.perf_counter()
@@ -218,7 +245,7 @@ def trained(pipe: Any, source: Any, adapter: AdapterConfig, config: TrainConfig)
         Loop(student, source, config, Path(folder)).run()
         student.adapter.detach()
     seconds = time.perf_counter() - start
-    figures = judged(pipe, student.adapter, bundle.held_out_prompts()[:JUDGED], SCALES)
+    figures = judged(pipe, student.adapter, bundle.held_out_prompts()[:prompts], SCALES)
     return {"parameters": student.adapter.parameter_count(), **figures, "training_seconds": round(seconds)}
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from common import RESULTS, device_name, provenance, save
 from denoisers import BUILDERS, Call, doubled, mapped
 from guidefold import ui
+from guidefold.acting.folding import Folding
 from guidefold.adapters import ConditionSpec
 from guidefold.adapters.layers import DESIGNS
 from guidefold.config import AdapterConfig
@@ -43,7 +44,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--design", choices=list(DESIGNS), default=defaults.design)
-    parser.add_argument("--rank", type=int, default=defaults.rank)
+    parser.add_argument("--rank", type=int, help="default: the design's")
+    parser.add_argument("--live", action="store_true", help="the live form, as for images of different prompts")
     parser.add_argument("--compile", action="store_true", help="compile the denoiser, for the three alike")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/speed-DEVICE.json")
     return parser.parse_args()
@@ -96,10 +98,12 @@ def prepare(case: str, options: argparse.Namespace) -> Bench:
         adapter = from_pretrained(BUNDLED)
     else:
         adapter = Adapter.build(denoiser, spec, AdapterConfig(design=options.design, rank=options.rank))
-    for parameter in adapter.requires_grad_(False).to(device, dtype).parameters():
+    for parameter in adapter.requires_grad_(False).to(device).parameters():
         parameter.add_(0.01 * torch.randn_like(parameter))  # a new adapter adds nothing, and zeros could be fast
     adapted = twin(denoiser)
     adapter.attach(adapted).guidance_scale = SCALE
+    if options.live:
+        Folding.possible = lambda *_: False  # pyright: ignore[reportAttributeAccessIssue]
     if options.compile:
         denoiser, adapted = torch.compile(denoiser, fullgraph=True), torch.compile(adapted, fullgraph=True)
     return Bench(denoiser=denoiser, adapted=adapted, adapter=adapter, call=call)

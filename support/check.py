@@ -6,16 +6,19 @@ from typing import Any
 
 import torch
 
+from guidefold.acting.folding import Folding
 from guidefold.adapters.conditions import ConditionSpec
-from guidefold.capture.observe import Observation, observe, renewed
+from guidefold.capture.observe import Observation, difference, observe, renewed
 from guidefold.capture.run import run
 from guidefold.capture.switch import Switch
 from guidefold.capture.tape import Tape
 from guidefold.config import AdapterConfig
-from guidefold.denoiser import denoisers
+from guidefold.denoiser import denoisers, replaced
 from guidefold.errors import GuidefoldError
 from guidefold.keeping import Adapter
 from support.case import Case, build, package_of
+
+FORMS = 1e-3  # what rounding may make of two forms along a trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,7 @@ class Row:
     target_error: float = 0.0
     input_error: float | None = 0.0  # none where no branch has inputs of these shapes
     result_error: float = 0.0
+    form_error: float = 0.0  # between the adapter's folded form and its live one
     replay_error: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,16 +77,21 @@ def fold(name: str, case: Case, seen: Observation) -> Row:
             anchors=switch.anchors, guider=switch.guider, denoiser=component,
         )  # fmt: skip
         torch.manual_seed(0)
-        adapters.append(Adapter.build(parts[component], spec, AdapterConfig(rank=2, width=16)).attach(pipe))
+        adapters.append(Adapter.build(parts[component], spec, AdapterConfig(width=16, squeeze=4)).attach(pipe))
     zero = run(pipe, call())
     require(same(zero, bare), "an adapter that has learnt nothing changes the model")
     for adapter in adapters:
-        for layer in adapter.layers:
-            torch.nn.init.normal_(layer.up, std=0.02)
+        changing = [layer.up for layer in adapter.layers]
+        for parameter in [*changing, *(adapter.film.head.parameters() if adapter.film is not None else [])]:
+            torch.nn.init.normal_(parameter, std=0.02)
     folded = run(pipe, call())
+    with replaced(Folding, "possible", lambda *_: False):
+        live = run(pipe, call())
     require(not same(folded, bare), "the adapter does not reach the output")
     require(all(step.received.isfinite().all() for step in folded.steps), "the adapted output is not finite")
     require(folded.rows == bare.rows, f"the denoiser sees {folded.rows} rows with an adapter, {bare.rows} without")
+    form_error = farthest(folded, live)
+    require(form_error < FORMS, f"the adapter's two forms differ by {form_error:.1e}")
     for adapter in adapters:
         adapter.detach()
     require(same(run(pipe, call()), seen.guided), "detaching does not give the teacher back")
@@ -93,9 +102,15 @@ def fold(name: str, case: Case, seen: Observation) -> Row:
         rows_guided=seen.guided.rows, rows_folded=folded.rows, calls_guided=len(seen.guided.called),
         calls_folded=len(folded.called), targets=sum(len(adapter.shapes) for adapter in adapters),
         target_error=seen.target_error, input_error=seen.input_error if math.isfinite(seen.input_error) else None,
-        result_error=seen.result_error, passes=seen.passes,
+        result_error=seen.result_error, passes=seen.passes, form_error=form_error,
         replay_error=max(one.error for one in seen.replays.values()),
     )  # fmt: skip
+
+
+def farthest(one: Tape, other: Tape) -> float:
+    """Return the largest difference of what two runs' schedulers received, relative to the largest value."""
+    pairs = zip(one.steps, other.steps, strict=True)
+    return max((difference(a.received, b.received) for a, b in pairs), default=0.0)
 
 
 def require(holds: bool, why: str) -> None:

@@ -1,4 +1,4 @@
-"""The autoencoder between pictures and the latents that the denoiser works on."""
+"""The autoencoder between pictures and the latents that the denoisers work on."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from clip import normalise
-from loop import fit
+from loop import Plan, fit
 
 WIDTH = 32
 LATENT_NOISE = 0.1
@@ -29,13 +29,13 @@ def edges(picture: Tensor) -> tuple[Tensor, Tensor]:
     return picture.diff(dim=-1), picture.diff(dim=-2)
 
 
-def train(pixels: Tensor, autoencoder: AutoencoderTiny, run: Path, *, steps: int, batch: int) -> AutoencoderTiny:
+def train(pixels: Tensor, autoencoder: AutoencoderTiny, run: Path, plan: Plan) -> AutoencoderTiny:
     """Train on pixels and edges; noise on the latents keeps their space smooth enough to be generated."""
     device = autoencoder.device
 
     def loss_of(indices: Tensor, generator: torch.Generator) -> Tensor:
         images = normalise(pixels[indices].to(device))
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             latents = autoencoder.encode(images).latents
             noise = torch.randn(latents.shape, generator=generator, device=device)
             output = autoencoder.decode(latents + LATENT_NOISE * noise).sample.float()
@@ -43,7 +43,7 @@ def train(pixels: Tensor, autoencoder: AutoencoderTiny, run: Path, *, steps: int
         loss = loss + sum(nn.functional.l1_loss(a, b) for a, b in zip(edges(output), edges(images), strict=True))
         return loss + 0.01 * (latents.float().square().mean() - 1).abs()
 
-    return fit("autoencoder", autoencoder, loss_of, size=len(pixels), steps=steps, batch=batch, peak=1e-3, run=run)
+    return fit("autoencoder", autoencoder, loss_of, size=len(pixels), plan=plan, run=run)
 
 
 @torch.no_grad()
@@ -51,3 +51,14 @@ def encode(pixels: Tensor, autoencoder: AutoencoderTiny) -> Tensor:
     """Return latents [N, 4, 16, 16] of all pictures, not yet scaled."""
     chunks = pixels.split(64)
     return torch.cat([autoencoder.encode(normalise(chunk.to(autoencoder.device))).latents.cpu() for chunk in chunks])
+
+
+@torch.no_grad()
+def fidelity(pixels: Tensor, autoencoder: AutoencoderTiny) -> Tensor:
+    """Return the peak signal-to-noise ratio [N], in dB, of pictures that went through the autoencoder."""
+    found = []
+    for chunk in pixels.split(64):
+        images = normalise(chunk.to(autoencoder.device))
+        output = autoencoder.decode(autoencoder.encode(images).latents).sample.clamp(-1, 1)
+        found.append(-10 * ((images - output) / 2).square().flatten(1).mean(dim=1).log10().cpu())
+    return torch.cat(found)

@@ -1,15 +1,21 @@
-"""A small CLIP: its text tower conditions the denoiser, its image tower judges the pictures."""
+"""A small CLIP: its text tower conditions the teachers, its image tower judges their pictures."""
 
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from loop import fit
+from loop import Plan, fit
 
 TOKENS = 24
 WIDTH = 192
+VOCABULARY = 2000
+# where an exported teacher keeps the judge's text tower, if it is not the teacher's own text encoder
+OWN_TOWER = Path("judge") / "text_encoder"
+# the plain wording half of the time: it is the one that people use
+WORDING_WEIGHTS = (0.5, 0.15, 0.15, 0.2)
 
 
 def tokenizer(captions: list[str]) -> CLIPTokenizer:
@@ -18,7 +24,7 @@ def tokenizer(captions: list[str]) -> CLIPTokenizer:
     base = CLIPTokenizer(
         vocab={start: 0, end: 1}, merges=[], unk_token=end, bos_token=start, eos_token=end, pad_token=end
     )
-    words = base.train_new_from_iterator(captions, vocab_size=1500)
+    words = base.train_new_from_iterator(captions, vocab_size=VOCABULARY)
     words.model_max_length = TOKENS
     return words
 
@@ -37,6 +43,26 @@ def model(words: CLIPTokenizer) -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
 
 
+def warm_start(clip: CLIPModel, words: CLIPTokenizer, folder: Path) -> None:
+    """Begin from the towers of an exported teacher; what its vocabulary shares with the new one keeps its embedding."""
+    own_tower = folder / OWN_TOWER if (folder / OWN_TOWER).exists() else folder / "text_encoder"
+    text = load_file(own_tower / "model.safetensors")
+    extra = load_file(folder / "judge" / "extra.safetensors")
+    states = {f"text_model.{k.removeprefix('text_model.')}": v.float() for k, v in text.items()}
+    states |= {k: v.float() for k, v in load_file(folder / "judge" / "model.safetensors").items()}
+    states["text_projection.weight"] = extra["text_projection"].float()
+    old, table = (
+        CLIPTokenizer.from_pretrained(folder / "tokenizer").get_vocab(),
+        "text_model.embeddings.token_embedding.weight",
+    )
+    own = clip.state_dict()
+    embedding, known = own[table].clone(), states.pop(table)
+    for token, index in words.get_vocab().items():
+        if token in old:
+            embedding[index] = known[old[token]]
+    clip.load_state_dict(own | {k: v for k, v in states.items() if k in own} | {table: embedding})
+
+
 def normalise(pixels: Tensor) -> Tensor:
     """Map uint8 pictures [N, 3, 64, 64] to the image tower's range, -1 to 1."""
     return pixels.float() / 127.5 - 1
@@ -48,27 +74,53 @@ def shift(pixels: Tensor, generator: torch.Generator, most: int = 4) -> Tensor:
     return nn.functional.pad(pixels, (most,) * 4, value=255)[..., dy : dy + 64, dx : dx + 64]
 
 
-def train(pixels: Tensor, tokens: Tensor, clip: CLIPModel, run: Path, *, steps: int, batch: int) -> CLIPModel:
-    """Train both towers with the symmetric contrastive loss (Radford et al. 2021, arXiv 2103.00020)."""
+def pick(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return `count` random choices among weights [K], on the CPU."""
+    return torch.multinomial(weights.to(generator.device), count, replacement=True, generator=generator).cpu()
+
+
+def train(pixels: Tensor, tokens: Tensor, groups: list[list[int]], clip: CLIPModel, run: Path, plan: Plan) -> CLIPModel:
+    """Train both towers with the symmetric contrastive loss (Radford et al. 2021, arXiv 2103.00020).
+
+    Takes pictures uint8 [N, 3, 64, 64], token ids [N, wordings, T], and groups of pictures of which one is shown.
+    """
     device = clip.device
 
     def loss_of(indices: Tensor, generator: torch.Generator) -> Tensor:
-        images = normalise(shift(pixels[indices].to(device), generator))
-        with torch.autocast(device.type, torch.bfloat16):
-            output = clip(input_ids=tokens[indices].to(device), pixel_values=images)
+        chosen = members(groups, indices, generator)
+        images = normalise(shift(pixels[chosen].to(device), generator))
+        ids = tokens[chosen, pick(torch.tensor(WORDING_WEIGHTS), len(chosen), generator)].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            output = clip(input_ids=ids, pixel_values=images)
         target = torch.arange(len(indices), device=device)
         logits = output.logits_per_text.float()
         return (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(logits.T, target)) / 2
 
-    return fit(
-        "clip",
-        clip,
-        loss_of,
-        size=len(pixels),
-        steps=steps,
-        batch=batch,
-        peak=1e-3,
-        run=run,
-        decay=0.995,
-        weight_decay=0.1,
-    )
+    return fit("clip", clip, loss_of, size=len(groups), plan=plan, run=run)
+
+
+def members(groups: list[list[int]], indices: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one random picture of each of the groups that `indices` names."""
+    chance = torch.rand(len(indices), generator=generator, device=generator.device).tolist()
+    return torch.tensor([groups[g][int(c * len(groups[g]))] for g, c in zip(indices.tolist(), chance, strict=True)])
+
+
+def text_tower(judge: CLIPModel) -> CLIPTextModel:
+    """Return the text tower as an encoder of its own."""
+    tower = CLIPTextModel(judge.config.text_config)
+    states = {k.removeprefix("text_model."): v for k, v in judge.state_dict().items() if k.startswith("text_model.")}
+    tower.load_state_dict({k: states[k.removeprefix("text_model.")] for k in tower.state_dict()})
+    return tower.eval()
+
+
+@torch.no_grad()
+def accuracy(images: Tensor, texts: Tensor, names: list[str], among: int = 64, rounds: int = 200) -> float:
+    """Return how often the nearest of `among` texts [N, D] of different names is the picture's own; images [N, D]."""
+    images, texts = nn.functional.normalize(images.float(), dim=1), nn.functional.normalize(texts.float(), dim=1)
+    similarity, right, total = images @ texts.T, 0, 0
+    for one in range(rounds):
+        order = torch.randperm(len(names), generator=torch.Generator().manual_seed(one)).tolist()
+        chosen = list({names[index]: index for index in order}.values())[:among]
+        rows = similarity[chosen][:, chosen].argmax(dim=1)
+        right, total = right + int((rows == torch.arange(len(chosen))).sum()), total + len(chosen)
+    return right / total

@@ -1,16 +1,28 @@
-"""Write the trained parts as a standard diffusers pipeline, with what is needed to judge its pictures."""
+"""Write a trained teacher as a standard diffusers pipeline in half precision: `python teachers/export.py a FOLDER`.
 
+A comes with what is needed to judge pictures (image tower, text projection, features of held-out real pictures) and
+with the lists of prompts: those of training, and those held out as pairs (a) and as names (b).
+"""
+
+import argparse
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline, DiTPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
 from safetensors.torch import save_file
-from torch import Tensor
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from torch import Tensor, nn
+from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+import data
+import dit
+import emoji
+import parts
+import sd3
 import unet
-from clip import normalise
-from emoji import Emoji, pixels
+from clip import OWN_TOWER, normalise, text_tower
+from train import BUNDLED, HERE, judge_folder
+
+LISTS = {"prompts": emoji.TRAIN, "held_out_prompts": emoji.PAIRS, "held_out_names": emoji.NAMES}
 
 
 @torch.no_grad()
@@ -20,44 +32,98 @@ def image_features(pictures: Tensor, judge: CLIPModel) -> Tensor:
     return torch.cat([getattr(chunk, "pooler_output", chunk) for chunk in chunks])
 
 
-def save_judge(folder: Path, judge: CLIPModel, held_out: list[Emoji]) -> None:
-    """Write the image tower, the text projection and the features of the held-out real pictures."""
+@torch.no_grad()
+def text_features(ids: Tensor, judge: CLIPModel) -> Tensor:
+    """Return the judge's text embeddings [N, 128] of token ids [N, T]."""
+    chunks = [judge.get_text_features(input_ids=chunk) for chunk in ids.split(256)]
+    return torch.cat([getattr(chunk, "pooler_output", chunk) for chunk in chunks])
+
+
+def save_judge(folder: Path, judge: CLIPModel, reference: Tensor) -> None:
+    """Write both towers, the text projection and the features of real pictures uint8 [N, 3, 64, 64]."""
     config = judge.config.vision_config
     config.projection_dim = judge.config.projection_dim
     tower = CLIPVisionModelWithProjection(config)
-    own, states = tower.state_dict(), judge.state_dict()
-    tower.load_state_dict({key: states[key] for key in own})
+    states = judge.state_dict()
+    tower.load_state_dict({key: states[key] for key in tower.state_dict()})
     tower.half().save_pretrained(folder)
-    tensors = {
-        "text_projection": judge.text_projection.weight.half(),
-        "reference": image_features(pixels(held_out), judge).half(),
-    }
-    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "extra.safetensors")
+    text_tower(judge).half().save_pretrained(folder / OWN_TOWER.name)
+    tensors = {"text_projection": judge.text_projection.weight, "reference": image_features(reference, judge)}
+    save_file({key: value.half().contiguous() for key, value in tensors.items()}, folder / "extra.safetensors")
 
 
-def save(
-    folder: Path,
-    emojis: list[Emoji],
-    words: CLIPTokenizer,
-    judge: CLIPModel,
-    tower: CLIPTextModel,
-    codec: AutoencoderTiny,
-    denoiser: UNet2DConditionModel,
-) -> None:
-    """Write pipeline, judge and the lists of training and held-out prompts under `folder`."""
-    parts = dict(vae=codec, text_encoder=tower, unet=denoiser)
-    for part in parts.values():
-        part.cpu().half()
-    pipe = StableDiffusionPipeline(
-        **parts,
-        tokenizer=words,
+def save_lists(folder: Path, emojis: list[emoji.Emoji]) -> None:
+    """Write the captions of each split, each once."""
+    for name, split in LISTS.items():
+        captions = dict.fromkeys(e.caption for e in emojis if e.split == split)
+        (folder / f"{name}.txt").write_text("".join(f"{caption}\n" for caption in captions), encoding="utf-8")
+
+
+def trained(network: nn.Module, checkpoint: Path) -> nn.Module:
+    """Return a network with the averaged weights of a checkpoint."""
+    missing, unknown = network.load_state_dict(parts.averaged(checkpoint), strict=False)
+    assert not unknown and not [name for name in missing if "pos_embed" not in name and "position_ids" not in name]
+    return network.eval()
+
+
+def pipeline_a(shared: parts.Parts, emojis: list[emoji.Emoji], checkpoint: Path) -> DiffusionPipeline:
+    teacher = trained(unet.Teacher(shared.tower), checkpoint)
+    return StableDiffusionPipeline(
+        vae=shared.codec,
+        text_encoder=teacher.text_encoder,
+        tokenizer=shared.words,
+        unet=teacher.unet,
         scheduler=unet.scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipe.save_pretrained(folder)
-    held_out = [e for e in emojis if e.held_out]
-    save_judge(folder / "judge", judge.cpu(), held_out)
-    for name, chosen in {"prompts": [e for e in emojis if not e.held_out], "held_out_prompts": held_out}.items():
-        (folder / f"{name}.txt").write_text("".join(f"{e.caption}\n" for e in chosen), encoding="utf-8")
+
+
+def pipeline_b(shared: parts.Parts, emojis: list[emoji.Emoji], checkpoint: Path) -> DiffusionPipeline:
+    names = dit.classes([e for e in emojis if e.split == emoji.TRAIN])
+    # the pipeline takes what a comma separates for other names of the class
+    labels = {number: name.replace(",", "") for number, name in enumerate(names)}
+    network = trained(dit.model(), checkpoint)
+    return DiTPipeline(transformer=network, vae=shared.codec, scheduler=unet.scheduler(), id2label=labels)
+
+
+def pipeline_c(shared: parts.Parts, emojis: list[emoji.Emoji], checkpoint: Path) -> DiffusionPipeline:
+    teacher = trained(sd3.Teacher(shared.words), checkpoint)
+    return StableDiffusion3Pipeline(
+        transformer=teacher.transformer,
+        scheduler=sd3.scheduler(),
+        vae=shared.codec,
+        text_encoder=teacher.text_encoder,
+        text_encoder_2=teacher.text_encoder_2,
+        text_encoder_3=None,
+        tokenizer=shared.words,
+        tokenizer_2=shared.words,
+        tokenizer_3=None,
+    )
+
+
+PIPELINES = {"a": pipeline_a, "b": pipeline_b, "c": pipeline_c}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("teacher", choices=PIPELINES)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--run", type=Path, default=HERE / "cache" / "run")
+    parser.add_argument("--cache", type=Path, default=HERE / "cache")
+    parser.add_argument("--init", type=Path, default=BUNDLED, help="where parts come from that the run did not train")
+    args = parser.parse_args()
+    emojis, pixels = data.everything(args.cache)
+    words: CLIPTokenizer = data.tokenizer(emojis, judge_folder(args.run, args.init))
+    shared = parts.load(args.run, words, args.init)
+    pipe = PIPELINES[args.teacher](shared, emojis, args.run / f"{args.teacher}.safetensors")
+    pipe.to(dtype=torch.float16).save_pretrained(args.folder)
+    if args.teacher == "a":
+        held_out = torch.tensor([e.split == emoji.PAIRS for e in emojis])
+        save_judge(args.folder / "judge", shared.judge, pixels[held_out])
+        save_lists(args.folder, emojis)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,23 +1,44 @@
-"""One small resumable training loop for every part of the teacher."""
+"""One small resumable training loop for every part of the teachers."""
 
 import json
-import math
+import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-CHECKPOINT_SECONDS = 120
+CHECKPOINT_SECONDS, LOG_SECONDS = 180, 20
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Warm up over the first 3 % of the steps, then fall to zero along a cosine: a pure function of the step."""
-    warm = min(1.0, (step + 1) / max(1, 0.03 * steps))
-    return peak * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long and how fast to train: `warm` and `cooldown` in steps; `minutes` bounds the time of this run alone."""
+
+    steps: int
+    batch: int
+    peak: float
+    warm: int = 200
+    cooldown: int = 0
+    decay: float = 0.999
+    weight_decay: float = 0.01
+    minutes: float = float("inf")
+    seed: int = 0
+
+
+def learning_rate(step: int, plan: Plan) -> float:
+    """Warm up, stay at the peak, fall to zero over the last `cooldown` steps: a pure function of the step.
+
+    Without a cooldown there is no end to plan for, so that training can go on for as long as there is time.
+    """
+    warm = min(1.0, (step + 1) / max(1, plan.warm))
+    return plan.peak * warm * min(1.0, (plan.steps - step) / max(1, plan.cooldown))
 
 
 def batch_indices(step: int, batch: int, size: int, seed: int) -> Tensor:
@@ -30,35 +51,75 @@ def batch_indices(step: int, batch: int, size: int, seed: int) -> Tensor:
     return torch.tensor(picked)
 
 
-def save_state(
-    path: Path, step: int, model: nn.Module, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer
-) -> None:
-    """Write a checkpoint in one piece: it is there completely or not at all."""
-    tensors = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in ema.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": v.contiguous() for k, v in state.items()}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"step": str(step)})
-    partial.replace(path)
+class Halt:
+    """Tells when to stop: after so many minutes, or when the process is asked to end; a step is never cut short."""
+
+    def __init__(self, minutes: float) -> None:
+        self.end = time.monotonic() + 60 * minutes
+        self.asked = False
+
+    def __enter__(self) -> "Halt":
+        self.before = {one: signal.signal(one, self.ask) for one in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def ask(self, *_: object) -> None:
+        self.asked = True
+
+    def __bool__(self) -> bool:
+        return self.asked or time.monotonic() > self.end
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        for one, handler in self.before.items():
+            signal.signal(one, handler)
 
 
-def load_state(path: Path, model: nn.Module, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> int:
-    """Read a checkpoint into the model, its average and the optimizer; return the step to go on from."""
-    from safetensors import safe_open
+class State:
+    """What a training consists of, and how it is kept: model, average, optimizer, the step to go on from, seconds."""
 
-    tensors = load_file(path)
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    for name in ema:
-        ema[name].copy_(tensors[f"ema.{name}"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, field = key.split(".", 2)
-            state.setdefault(int(index), {})[field] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    with safe_open(path, "pt") as file:
-        return int(file.metadata()["step"])
+    def __init__(self, model: nn.Module, plan: Plan) -> None:
+        self.model, self.step, self.seconds = model, 0, 0.0
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=plan.peak, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
+        self.ema = {k: v.detach().clone() for k, v in model.named_parameters()}
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint in one piece: it is there completely or not at all."""
+        tensors = {f"model.{k}": v.contiguous() for k, v in self.model.state_dict().items()}
+        tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": v.contiguous() for k, v in state.items()}
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial, metadata={"step": str(self.step), "seconds": str(self.seconds)})
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        tensors = load_file(path)
+        self.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        for name in self.ema:
+            self.ema[name].copy_(tensors[f"ema.{name}"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, field = key.split(".", 2)
+                state.setdefault(int(index), {})[field] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        with safe_open(path, "pt") as file:
+            self.step = int(file.metadata()["step"])
+            self.seconds = float(file.metadata()["seconds"])
+
+
+def advance(state: State, loss: Tensor, plan: Plan) -> None:
+    """Take one step down a loss and move the average along."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(state.step, plan)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
+    state.optimizer.step()
+    blend = min(plan.decay, (state.step + 1) / (state.step + 10))
+    torch._foreach_lerp_(list(state.ema.values()), [p.detach() for p in state.model.parameters()], 1 - blend)
+    state.step += 1
 
 
 def fit(
@@ -67,55 +128,56 @@ def fit(
     loss_of: Callable[[Tensor, torch.Generator], Tensor],
     *,
     size: int,
-    steps: int,
-    batch: int,
-    peak: float,
+    plan: Plan,
     run: Path,
-    decay: float = 0.999,
-    weight_decay: float = 0.01,
-    seed: int = 0,
 ) -> nn.Module:
-    """Train until `steps`, going on from the last checkpoint in `run`, and return the model with averaged weights.
+    """Train until the plan's end, going on from the last checkpoint in `run`; return the model with averaged weights.
 
     `loss_of(indices, generator)` returns the loss of a batch; everything random in it comes from the generator, which
     is seeded by (seed, step), so that an interrupted run ends like an uninterrupted one.
     """
     run.mkdir(parents=True, exist_ok=True)
-    device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=weight_decay)
-    ema = {k: v.detach().clone() for k, v in model.named_parameters()}
-    checkpoint, start = run / f"{name}.safetensors", 0
+    state, checkpoint = State(model, plan), run / f"{name}.safetensors"
     if checkpoint.exists():
-        start = load_state(checkpoint, model, ema, optimizer)
-    saved = time.monotonic()
-    columns = (
-        TextColumn(name),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
-    )
-    with Progress(*columns) as progress, (run / f"{name}.jsonl").open("a") as log:
-        bar = progress.add_task(name, total=steps, completed=start, loss="")
-        average = None
-        for step in range(start, steps):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, peak)
-            generator = torch.Generator(device).manual_seed(seed * 1_000_003 + step)
-            loss = loss_of(batch_indices(step, batch, size, seed), generator)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            blend = min(decay, (step + 1) / (step + 10))
-            torch._foreach_lerp_(list(ema.values()), [p.detach() for p in model.parameters()], 1 - blend)
-            average = loss.item() if average is None else 0.98 * average + 0.02 * loss.item()
-            progress.update(bar, advance=1, loss=f"loss {average:.4f}")
-            if step % 50 == 0:
-                log.write(json.dumps({"step": step, "loss": average, "time": time.time()}) + "\n")
-                log.flush()
-            if time.monotonic() - saved > CHECKPOINT_SECONDS or step + 1 == steps:
-                save_state(checkpoint, step + 1, model, ema, optimizer)
-                saved = time.monotonic()
-    model.load_state_dict(ema, strict=False)
+        state.load(checkpoint)
+    if state.step < plan.steps:
+        go(name, state, loss_of, size=size, plan=plan, checkpoint=checkpoint)
+    model.load_state_dict(state.ema, strict=False)
     return model.eval()
+
+
+def go(
+    name: str,
+    state: State,
+    loss_of: Callable[[Tensor, torch.Generator], Tensor],
+    *,
+    size: int,
+    plan: Plan,
+    checkpoint: Path,
+) -> None:
+    """Take the steps that are left, with a bar, a log and checkpoints."""
+    device = next(state.model.parameters()).device
+    columns = [TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    began, before, average = time.monotonic(), state.seconds, None
+    saved = logged = began
+    with (
+        Halt(plan.minutes) as halt,
+        Progress(*columns, TextColumn("{task.fields[loss]}")) as progress,
+        checkpoint.with_suffix(".jsonl").open("a") as log,
+    ):
+        bar = progress.add_task(name, total=plan.steps, completed=state.step, loss="")
+        while state.step < plan.steps and not halt:
+            generator = torch.Generator(device).manual_seed(plan.seed * 1_000_003 + state.step)
+            loss = loss_of(batch_indices(state.step, plan.batch, size, plan.seed), generator)
+            advance(state, loss, plan)
+            average = loss.item() if average is None else 0.98 * average + 0.02 * loss.item()
+            state.seconds = before + time.monotonic() - began
+            progress.update(bar, advance=1, loss=f"loss {average:.4f}")
+            if time.monotonic() - logged > LOG_SECONDS:
+                logged = time.monotonic()
+                log.write(json.dumps({"step": state.step, "loss": average, "seconds": round(state.seconds)}) + "\n")
+                log.flush()
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                state.save(checkpoint)
+                saved = time.monotonic()
+        state.save(checkpoint)

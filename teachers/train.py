@@ -1,91 +1,114 @@
-"""Build the bundled teacher from public emoji pictures: `python teachers/train.py`, resumable at any point.
+"""Train one part of the teachers at a time, resumable at any point: `python teachers/train.py STAGE`.
 
-Stages: clip (both towers), autoencoder, unet, export (fp16 pipeline, image judge, reference features, prompt lists).
-On a GPU give more steps, e.g. `--clip-steps 3000 --autoencoder-steps 20000 --unet-steps 100000 --unet-batch 256`.
+Stages: judge (CLIP: both towers), codec (autoencoder), then the teachers a (UNet), b (DiT), c (joint attention), in any
+order; `export.py` writes a teacher as a pipeline, `judge.py` measures it. Pictures come from npm packages and need
+`npm` and `pip install resvg-py`; they are drawn once.
+
+On a CPU: `OMP_NUM_THREADS=1 nice python teachers/train.py a --minutes 90`, again and again: each run goes on where the
+last one stopped, also after SIGTERM. The rate is constant, so there is no end to plan for; when the quality is enough,
+`--steps N --cooldown 2000`, with N a little more than the steps taken, lets the rate fall to zero. On a CPU all is
+float32: bfloat16 without hardware for it is 20 times slower.
+
+On a GPU (bfloat16 autocast): `judge --steps 6000`, `codec --steps 20000`, `a --steps 120000 --batch 256 --peak 1e-3
+--cooldown 20000`. `--init FOLDER` starts from an exported teacher, on another machine say; judge and autoencoder
+then stay the ones in the folder unless this run trains others.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny
-from torch import Tensor
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+from safetensors.torch import load_file
+from transformers import CLIPTokenizer
 
 import autoencoder
 import clip
+import data
+import dit
 import emoji
-import export
+import parts
+import sd3
 import unet
+from conditions import Texts
+from loop import Plan
 
 HERE = Path(__file__).parent
-STAGES = ("clip", "autoencoder", "unet", "export")
+BUNDLED = HERE.parent / "src" / "guidefold" / "demo" / "teacher"
+ENDLESS = 10_000_000
+PLANS = {
+    "judge": Plan(steps=100, batch=192, peak=1e-3, warm=10, cooldown=50, decay=0.98, weight_decay=0.1),
+    "codec": Plan(steps=240, batch=16, peak=7e-4, warm=15, cooldown=100, decay=0.98),
+    "a": Plan(steps=ENDLESS, batch=32, peak=6e-4, warm=300, decay=0.9995),
+    "b": Plan(steps=ENDLESS, batch=64, peak=6e-4, warm=300, decay=0.9995),
+    "c": Plan(steps=ENDLESS, batch=64, peak=6e-4, warm=300, decay=0.9995),
+}
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=PLANS)
     parser.add_argument("--run", type=Path, default=HERE / "cache" / "run", help="checkpoints and logs")
-    parser.add_argument("--output", type=Path, default=HERE.parent / "src" / "guidefold" / "demo" / "teacher")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--clip-steps", type=int, default=450)
-    parser.add_argument("--autoencoder-steps", type=int, default=1350)
-    parser.add_argument("--unet-steps", type=int, default=2500)
-    parser.add_argument("--unet-batch", type=int, default=64)
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--cache", type=Path, default=HERE / "cache", help="packages, pictures and latents")
+    parser.add_argument("--init", type=Path, default=BUNDLED, help="an exported teacher to start from")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", type=torch.device)
+    for name, kind in {"steps": int, "batch": int, "cooldown": int, "peak": float, "minutes": float}.items():
+        parser.add_argument(f"--{name}", type=kind)
     return parser.parse_args()
 
 
-@torch.no_grad()
-def text_states(captions: list[str], words: CLIPTokenizer, tower: CLIPTextModel) -> Tensor:
-    """Return the text encoder's last states [N, T, D], as the pipeline hands them to the denoiser."""
-    tokens = words(captions, padding="max_length", return_tensors="pt").input_ids.to(tower.device)
-    return torch.cat([tower(chunk)[0].cpu() for chunk in tokens.split(256)])
+def plan_of(args: argparse.Namespace) -> Plan:
+    """Return the stage's plan with what the command line changes of it."""
+    names = ("steps", "batch", "cooldown", "peak", "minutes")
+    return replace(PLANS[args.stage], **{n: getattr(args, n) for n in names if getattr(args, n) is not None})
 
 
-def text_tower(judge: CLIPModel) -> CLIPTextModel:
-    tower = CLIPTextModel(judge.config.text_config)
-    states = {k.removeprefix("text_model."): v for k, v in judge.state_dict().items() if k.startswith("text_model.")}
-    own = tower.state_dict()
-    tower.load_state_dict({k: states[k.removeprefix("text_model.")] for k in own})
-    return tower.eval()
+def train_judge(train: data.Data, words: CLIPTokenizer, args: argparse.Namespace) -> None:
+    judge = clip.model(words)
+    clip.warm_start(judge, words, args.init)
+    clip.train(train.pixels, train.ids, train.groups, judge.to(args.device), args.run, plan_of(args))
 
 
-def train_judge(pixels: Tensor, captions: list[str], words: CLIPTokenizer, args: argparse.Namespace) -> CLIPModel:
-    tokens = words(captions, padding="max_length", return_tensors="pt").input_ids
-    steps = args.clip_steps if "clip" in args.stages else 0
-    return clip.train(pixels, tokens, clip.model(words).to(args.device), args.run, steps=steps, batch=192)
+def train_codec(train: data.Data, args: argparse.Namespace) -> None:
+    codec = parts.load_codec(None, args.init).to(args.device)
+    codec = autoencoder.train(train.pixels, codec, args.run, plan_of(args))
+    spread = autoencoder.encode(train.pixels[::10], codec).std().item()
+    (args.run / "scaling_factor.txt").write_text(f"{1 / spread}\n")
 
 
-def train_codec(pixels: Tensor, args: argparse.Namespace) -> AutoencoderTiny:
-    steps = args.autoencoder_steps if "autoencoder" in args.stages else 0
-    codec = autoencoder.train(pixels, autoencoder.model().to(args.device), args.run, steps=steps, batch=32)
-    codec.register_to_config(scaling_factor=1 / autoencoder.encode(pixels[:1024], codec).std().item())
-    return codec
+def judge_folder(run: Path, init: Path) -> Path:
+    """Return where the tokenizer is: the bundled teacher's does not know the words of eight styles."""
+    return (run if init == BUNDLED else init) / "tokenizer"
 
 
-def train_denoiser(pixels: Tensor, captions: list[str], words: CLIPTokenizer, tower: CLIPTextModel, codec, args):
-    denoiser = unet.model().to(args.device)
-    steps = args.unet_steps if "unet" in args.stages else 0
-    latents = autoencoder.encode(pixels, codec) * codec.config.scaling_factor
-    states, empty = text_states(captions, words, tower), text_states([""], words, tower)[0]
-    return unet.train(latents, states, empty, denoiser, args.run, steps=steps, batch=args.unet_batch)
+def train_teacher(train: data.Data, words: CLIPTokenizer, args: argparse.Namespace) -> None:
+    shared = parts.load(args.run, words, args.init, args.device)
+    latents, plan = data.latents(train.pixels, shared.codec, args.cache), plan_of(args)
+    texts = Texts(ids=train.ids, none=data.tokens([""], words)[0], groups=train.groups)
+    if args.stage == "a":
+        teacher = unet.Teacher(shared.tower)
+        if args.init != BUNDLED:
+            states = load_file(args.init / "unet" / "diffusion_pytorch_model.safetensors")
+            teacher.unet.load_state_dict({key: value.float() for key, value in states.items()})
+        unet.train(latents, texts, teacher.to(args.device), args.run, plan)
+    elif args.stage == "b":
+        dit.train(latents, train.emojis, train.groups, dit.model().to(args.device), args.run, plan)
+    else:
+        sd3.train(latents, texts, sd3.Teacher(words).to(args.device), args.run, plan)
 
 
 def main() -> None:
     args = parse()
     torch.manual_seed(0)
-    everything = emoji.load(HERE / "cache")
-    seen = [e for e in everything if not e.held_out]
-    pixels, captions = emoji.pixels(seen), [e.caption for e in seen]
-    words = clip.tokenizer(captions)
-    judge = train_judge(pixels, captions, words, args)
-    tower = text_tower(judge).to(args.device)
-    codec = train_codec(pixels, args)
-    if not {"unet", "export"} & set(args.stages):
-        return
-    denoiser = train_denoiser(pixels, captions, words, tower, codec, args)
-    if "export" in args.stages:
-        export.save(args.output, everything, words, judge, tower, codec, denoiser)
+    args.run.mkdir(parents=True, exist_ok=True)
+    words = data.tokenizer(data.everything(args.cache)[0], judge_folder(args.run, args.init))
+    train = data.part(emoji.TRAIN, args.cache, words)
+    if args.stage == "judge":
+        train_judge(train, words, args)
+    elif args.stage == "codec":
+        train_codec(train, args)
+    else:
+        train_teacher(train, words, args)
 
 
 if __name__ == "__main__":

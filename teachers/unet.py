@@ -1,27 +1,28 @@
-"""The denoiser: a small text-conditioned UNet in latent space, trained with 10 % of its captions dropped."""
+"""Teacher A: a small text-conditioned UNet in latent space and its text encoder; 10 % of captions are dropped."""
 
 from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPTextModel
 
 from clip import WIDTH
-from loop import fit
-
-DROPPED = 0.1
+from conditions import Texts
+from loop import Plan, fit
 
 
 def model() -> UNet2DConditionModel:
+    """Return the denoiser: thin at 16 x 16, where a channel costs most; most parameters are at 8 x 8 and 4 x 4."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(64, 160),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(64, 128, 160),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
-        attention_head_dim=(2, 5),  # the number of heads, despite its name
+        attention_head_dim=(2, 4, 5),  # the number of heads, despite its name
         cross_attention_dim=WIDTH,
         use_linear_projection=True,
     )
@@ -42,26 +43,37 @@ def scheduler() -> DDIMScheduler:
     )
 
 
-def train(
-    latents: Tensor, condition: Tensor, empty: Tensor, unet: UNet2DConditionModel, run: Path, *, steps: int, batch: int
-) -> UNet2DConditionModel:
-    """Train on scaled latents [N, 4, 16, 16] and text states [N, T, D]; `empty` [T, D] stands for a dropped caption."""
-    device, noises = unet.device, scheduler()
+def strata(count: int, generator: torch.Generator) -> Tensor:
+    """Return one number in 0..1 from each of `count` equal strata: the loss is much less noisy than with free ones."""
+    device = generator.device
+    return (torch.arange(count, device=device) + torch.rand(count, generator=generator, device=device)) / count
+
+
+class Teacher(nn.Module):
+    """The denoiser and its text encoder, which is trained along, so that a later judge need not share it."""
+
+    def __init__(self, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.text_encoder, self.unet = text_encoder, model()
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
+        """Return velocities [B, 4, 16, 16] for token ids [B, T]."""
+        return self.unet(noisy, timesteps, self.text_encoder(ids)[0]).sample
+
+
+def train(latents: Tensor, texts: Texts, teacher: Teacher, run: Path, plan: Plan) -> nn.Module:
+    """Train on scaled latents [N, 4, 16, 16] of the pictures that `texts` describes."""
+    device, noises = next(teacher.parameters()).device, scheduler()
     levels = noises.config["num_train_timesteps"]
 
     def loss_of(indices: Tensor, generator: torch.Generator) -> Tensor:
-        clean, states = latents[indices].to(device), condition[indices].to(device)
-        drop = torch.rand(len(indices), generator=generator, device=device) < DROPPED
-        states = torch.where(drop[:, None, None], empty.to(device), states)
-        # one timestep from each of B equal strata: the loss is much less noisy than with independent ones
-        strata = torch.arange(len(indices), device=device) + torch.rand(
-            len(indices), generator=generator, device=device
-        )
-        timesteps = (strata * levels / len(indices)).long()
+        chosen, told = texts.batch(indices, generator)
+        clean, told = latents[chosen].to(device), told.to(device)
+        timesteps = (strata(len(chosen), generator) * levels).long()
         noise = torch.randn(clean.shape, generator=generator, device=device)
         noisy, target = noises.add_noise(clean, noise, timesteps), noises.get_velocity(clean, noise, timesteps)
-        with torch.autocast(device.type, torch.bfloat16):
-            prediction = unet(noisy, timesteps, states).sample
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            prediction = teacher(noisy, timesteps, told)
         return nn.functional.mse_loss(prediction.float(), target)
 
-    return fit("unet", unet, loss_of, size=len(latents), steps=steps, batch=batch, peak=1e-3, run=run, decay=0.999)
+    return fit("a", teacher, loss_of, size=len(texts.groups), plan=plan, run=run)

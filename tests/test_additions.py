@@ -8,8 +8,10 @@ from zoo import message_of, pipeline
 
 from guidefold.config import TrainConfig, TrajectoryConfig
 from guidefold.distillation.run import open_source, record
+from guidefold.distillation.states import told_by
 from guidefold.errors import StoreError
 from guidefold.trajectories.additions import added_to, additions
+from guidefold.trajectories.store import Store
 
 # what diffusers itself warns of
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -98,3 +100,28 @@ def test_another_state_neither_goes_on_with_a_store_nor_trains_from_it(tmp_path)
     pipe.unet.disable_lora()
     assert "a model with disabled = nothing, now it has disabled = ['style']" in use(pipe)
     assert "was made with added = {" in again(pipeline()) and "a model with loras = {" in use(pipeline())
+
+
+SPEC = dict(tokens={"words": 4}, vectors={}, labels={}, timestep="timestep", timestep_scale=1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"timestep_scale": 0}, "timestep_scale is 0; it must be a finite number above 0"),
+        ({"timestep_scale": float("nan")}, "timestep_scale is nan"),
+        ({"anchors": 0}, "anchors is 0; it must be a whole number from 1 to 1"),
+        ({"anchors": -1}, "anchors is -1"),
+        ({"anchors": 2}, "anchors is 2"),
+        ({"dials": [["guidance_scale", float("nan")]]}, "the scale guidance_scale is off at nan"),
+        ({"dials": 3}, "not iterable"),
+        ({"unknown": 3}, "unexpected keyword argument 'unknown'"),
+        (None, "no 'spec'"),
+    ],
+)
+def test_conditions_that_make_no_sense_are_told(change, told, tmp_path):
+    spec = {} if change is None else {"spec": {**SPEC, **change}}
+    store = Store.create(tmp_path, header={"model": "abc", "config": CONFIG.to_dict(), "static": {}, **spec})
+    message = message_of(StoreError, lambda: told_by(Store.open(store.folder)))
+    assert told in message and "is damaged" in message and "record again in a new folder" in message
+    assert told_by(Store(folder=tmp_path, header={"spec": SPEC, "static": {"a": {"tuple": [1]}}}))[1] == {"a": (1,)}

@@ -75,7 +75,7 @@ def test_every_setting_has_help_and_cannot_be_changed(group: type[Config]) -> No
         (TrainConfig, {"warmup": 1.1}, "warmup is 1.1; give at least 0 and at most 1"),
         (TrainConfig, {"ema_decay": 1.0}, "ema_decay is 1.0; give less than 1"),
         (TrainConfig, {"tracker": 3}, "tracker is 3; choose from tensorboard, wandb"),
-        (TrainConfig, {"mixed_precision": None}, "choose from no, fp16, bf16"),
+        (TrainConfig, {"mixed_precision": "int8"}, "choose from no, fp16, bf16"),
         (TrainConfig, {"source": ["recorded"]}, "choose from recorded, online"),
         (EvalConfig, {"scales": [2.0, "4"]}, "give a number"),
         (EvalConfig, {"scales": 3.0}, "scales is 3.0; give a list"),
@@ -108,3 +108,20 @@ def test_an_unreadable_file_is_named(text: str | None, tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"cannot read settings from .*settings\.toml"):
         AdapterConfig.from_toml(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (
+            lambda: TrajectoryConfig(trajectories=10**12),
+            "at least 1 and at most 10,000,000",
+        ),
+        (lambda: EvalConfig(images=10**12), "images is 1000000000000; give at least 4 and at most"),
+        (lambda: TrajectoryConfig(negatives=("a \ud800",)), "negatives is 'a \\ud800', which holds half a character"),
+    ],
+)
+def test_what_would_run_for_ever_or_cannot_be_written_is_refused(make, told):
+    with pytest.raises(InputError) as caught:
+        make()
+    assert told in str(caught.value)

@@ -149,9 +149,9 @@ def unsealed(folder: Path) -> None:
     """Leave an adapter as it was written before its weights described themselves."""
     save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors")
     path = folder / "config.json"
-    path.write_text(
-        json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "sha256"})
-    )
+    described = json.loads(path.read_text())
+    del described["sha256"]
+    path.write_text(json.dumps(described))
 
 
 def broken(folder: Path, **changes) -> None:

@@ -15,8 +15,12 @@ def states():
     return pred_cond, pred_cond + sizes * unit / unit.flatten(1).norm(dim=1).reshape(4, 1, 1, 1)
 
 
+def weights(pred_cond, pred_guided):
+    return guidance_weights((pred_cond - pred_guided).square().flatten(1).sum(1))
+
+
 def loss(prediction, pred_cond, pred_guided):
-    return float(guidance_loss(prediction, pred_guided, guidance_weights(pred_cond, pred_guided)))
+    return float(guidance_loss(prediction, pred_guided, weights(pred_cond, pred_guided)))
 
 
 def test_it_is_one_for_the_bare_model_and_zero_for_a_perfect_one(states):
@@ -41,13 +45,13 @@ def test_what_is_missed_of_a_small_guidance_is_not_drowned_by_a_large_one(states
 def test_a_state_without_guidance_keeps_its_weight_finite(states):
     pred_cond, pred_guided = states
     pred_guided = torch.cat([pred_cond[:1], pred_guided[1:]])
-    assert torch.isfinite(guidance_weights(pred_cond, pred_guided)).all()
-    assert torch.isfinite(guidance_weights(pred_cond, pred_cond)).all()
+    assert torch.isfinite(weights(pred_cond, pred_guided)).all()
+    assert torch.isfinite(weights(pred_cond, pred_cond)).all()
     assert loss(pred_cond, pred_cond, pred_guided) == pytest.approx(1)
 
 
 def test_losses_of_parts_of_a_batch_add_up_to_its_own(states):
     pred_cond, pred_guided = states
-    weight = guidance_weights(pred_cond, pred_guided)
+    weight = weights(pred_cond, pred_guided)
     parts = [guidance_loss(pred_cond[i::2] * 0.5, pred_guided[i::2], weight[i::2]) for i in range(2)]
     assert float(sum(parts)) == pytest.approx(float(guidance_loss(pred_cond * 0.5, pred_guided, weight)))

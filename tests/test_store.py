@@ -76,7 +76,7 @@ def test_written_shards_are_read_back_bit_for_bit(whole):
     assert whole.complete
     whole.verify()
     again = Store.open(whole.folder)
-    assert again.header == {**HEADER, "format": 2}
+    assert again.header == {**HEADER, "format": 3}
     assert again.config == CONFIG
     for number in range(3):
         written, read = make_shard(whole, number), again.read_shard(number)
@@ -126,7 +126,17 @@ def test_folders_that_are_no_store_are_refused_and_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[1]", "{}", '{"format": 2}', '{"format": 2, "model": "a", "config": {"x": 1}}']
+    "text",
+    [
+        "",
+        "{",
+        "[1]",
+        "{}",
+        '{"format": 3}',
+        '{"format": 3, "model": "a", "config": {"x": 1}}',
+        "[" * 100_000,
+        json.dumps({**HEADER, "format": 3, "config": {**HEADER["config"], "trajectories": 2**60}}),
+    ],
 )
 def test_a_damaged_index_is_told(copy, text):
     (copy.folder / "index.json").write_text(text)
@@ -134,9 +144,9 @@ def test_a_damaged_index_is_told(copy, text):
 
 
 def test_another_format_is_told(copy):
-    (copy.folder / "index.json").write_text(json.dumps({"format": 1}))
+    (copy.folder / "index.json").write_text(json.dumps({"format": 2}))
     for call in (lambda: Store.open(copy.folder), lambda: Store.create(copy.folder, header=HEADER)):
-        assert "has format 1, this guidefold reads format 2" in message_of(call)
+        assert "has format 2, this guidefold reads format 3" in message_of(call)
 
 
 def test_check_model(whole):
@@ -173,6 +183,32 @@ def test_shards_of_another_number_or_store_are_told(copy, tmp_path_factory):
     copy.shard_path(2).write_bytes(other.shard_path(0).read_bytes())
     assert "of another store" in message_of(lambda: copy.read_shard(1))
     assert "of another store" in message_of(lambda: copy.read_shard(2, verify=False))
+
+
+def test_what_reading_refuses_going_on_refuses_too(copy):
+    """A swapped shard is told by both; a link to nothing is a missing shard to both, and is written anew."""
+    good = {number: copy.shard_path(number).read_bytes() for number in (0, 1)}
+    copy.check_shards()
+    copy.shard_path(1).write_bytes(good[0])
+    assert message_of(copy.check_shards) == message_of(copy.verify) and "delete it" in message_of(copy.check_shards)
+    copy.shard_path(1).write_bytes(good[1][:-9])
+    assert message_of(copy.check_shards) == message_of(copy.verify)
+    copy.shard_path(1).unlink()
+    copy.shard_path(1).symlink_to(copy.folder / "nowhere")
+    assert copy.missing_shards() == [1] and "is missing; run record again" in message_of(copy.verify)
+    fill(copy).verify()
+    assert not copy.shard_path(1).is_symlink() and not (copy.folder / "nowhere").exists()
+
+
+def test_a_planted_link_is_not_followed(copy, tmp_path_factory):
+    precious = tmp_path_factory.mktemp("other") / "thesis.tex"
+    precious.write_text("dear reader")
+    (copy.folder / f"shard-00001.safetensors.1{PARTIAL}").symlink_to(precious)
+    copy.shard_path(1).unlink()
+    copy.shard_path(1).symlink_to(precious)
+    copy.write_shard(1, make_shard(copy, 1))
+    Store.create(copy.folder, header=HEADER).verify()
+    assert precious.read_text() == "dear reader" and not any(path.is_symlink() for path in copy.folder.iterdir())
 
 
 @pytest.mark.parametrize(

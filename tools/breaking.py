@@ -10,18 +10,16 @@ import functools
 import io
 import os
 import resource
-import shutil
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from random import Random
-from typing import Any
 
 ROOT = Path(__file__).parent.parent
 GOOD = (0, 2, 130)
@@ -83,6 +81,7 @@ def base(name: str, places: dict[str, Path], out: Path) -> list[str]:
         "train": [*model, *output, "--store", str(places["store"]), *learnt],
         "distill": [*model, *prompts, *output, *recorded, *learnt],
         "merge": [adapter, adapter, *output],
+        "export": [adapter, *model, *prompts, "--guidance-scale", "4", "--output", str(out / "lora.safetensors")],
         "sample": ["a fox", *model, "--adapter", adapter, *output, "--sampling-steps", "2"],
         "eval": [*model, "--adapter", adapter, *prompts, *output, *few],
         "report": [str(places["run"]), "--output", str(out / "report.html")],
@@ -158,106 +157,13 @@ def kept_models() -> Iterator[None]:
         models.load_pipeline, models.load_judge = before
 
 
-def damaged(path: Path, random: Random, how: str) -> str:
-    """Flip a bit of a file, or cut it, and return where."""
-    data = bytearray(path.read_bytes())
-    place = random.randrange(len(data))
-    if how == "flip":
-        bit = random.randrange(8)
-        data[place] ^= 1 << bit
-        path.write_bytes(data)
-        return f"bit {bit} of byte {place}"
-    path.write_bytes(data[:place])
-    return f"cut at byte {place}"
-
-
-def files_of(folder: Path) -> list[str]:
-    """Return the files of a folder that are read again: a report and a card are for people."""
-    found = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [name for name in found if Path(name).name not in ("report.html", "README.md")]
-
-
-def fate(whole: Path, copy: Path, name: str, random: Random, how: str, read: Callable[[Path, str], Any]) -> str:
-    """Damage one file of a copy of a run, and tell what came of it: `told`, `harmless` or what went wrong.
-
-    `read` returns everything that depends on the file, to compare with what it returns of the whole run.
-    """
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(whole, copy)
-    place = damaged(copy / name, random, how)
-    from guidefold.errors import GuidefoldError
-
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        try:
-            same = read(copy, name) == read(whole, name)
-        except GuidefoldError as error:
-            return "told" if "\n" not in str(error) else f"{name}, {place}: several lines"
-        except BaseException as error:
-            return f"{name}, {place}: {type(error).__name__}: {error}"
-    if same or (how == "cut" and name == "log.jsonl"):  # a log that ends early is one of an earlier moment
-        return "harmless"
-    return "told" if any(str(copy) in str(one.message) for one in warned) else f"{name}, {place}: silent"
-
-
-def half_run(pipe: Any, store: Path, run: Path) -> None:
-    """Leave a training that was interrupted, with all that a run may hold: an evaluation too, and pictures."""
-    runs, known = import_module("runs"), import_module("test_gallery")
-    from guidefold.evaluation.gallery import save_results
-
-    batch = runs.RecordedStates.batch
-
-    def batch_or_stop(self: Any, step: int) -> Any:
-        if step == 4:
-            raise KeyboardInterrupt
-        return batch(self, step)
-
-    runs.RecordedStates.batch = batch_or_stop
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            runs.run(pipe, run, store)
-    finally:
-        runs.RecordedStates.batch = batch
-    save_results(run, known.results(), known.pictures())
-
-
-def reading(pipe: Any, store: Path, again: Path) -> Callable[[Path, str], Any]:
-    """Return a function that reads what depends on a file of a run, in plain values that can be compared."""
-    runs = import_module("runs")
-    from guidefold.distillation.log import LOG, read_log
-    from guidefold.evaluation.gallery import load_pictures
-    from guidefold.evaluation.results import Evaluation
-    from guidefold.keeping.hub import describe, from_pretrained
-
-    def adapter(folder: Path) -> Any:
-        found = from_pretrained(folder)
-        return describe(found), [value.numpy().tobytes() for value in found.state_dict().values()]
-
-    def pixels(row: Any) -> list[bytes]:
-        return [image.tobytes() for image in row.images.values()]
-
-    def read(run: Path, name: str) -> Any:
-        if name.startswith(("best/", "last/")):
-            return adapter(run / name.partition("/")[0])
-        if name.startswith(("pictures/", "evaluation.json")):
-            found = Evaluation.load(run / "evaluation.json")
-            return found, [(one.prompt, one.guidance_scale, pixels(one)) for one in load_pictures(run, found)]
-        if name == LOG:
-            return read_log(run / name)
-        shutil.rmtree(again, ignore_errors=True)  # the checkpoint and run.json: go on from there
-        shutil.copytree(run, again)
-        runs.run(pipe, again, store)
-        return adapter(again / "last")
-
-    return read
-
-
 def main() -> None:
     """Run a campaign and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("lines", "flip", "cut"))
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after that long")
     given = parser.parse_args()
     sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "src")]
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "critical", "DIFFUSERS_VERBOSITY": "critical"}
@@ -269,8 +175,10 @@ def main() -> None:
             if place:
                 bad.append(place)
                 print(place, flush=True)
+            if time.monotonic() - start > given.seconds:
+                break
     seconds, counts = time.monotonic() - start, dict(sorted(found.items()))
-    print(f"{given.what} {given.count}, seed {given.seed}: {counts}; {len(bad)} bad; {seconds:.0f} s")
+    print(f"{given.what} {found.total()}, seed {given.seed}: {counts}; {len(bad)} bad; {seconds:.0f} s", flush=True)
     sys.exit(bool(bad))
 
 
@@ -279,9 +187,9 @@ def campaign(what: str, count: int, seed: int, folder: Path) -> Iterator[tuple[s
     if what == "lines":
         places = work(folder)
         for arguments in lines(seed, count, places, folder / "out"):
-            began = time.monotonic()
+            began = time.process_time()
             code, told = ending(arguments)
-            slow = f" took {time.monotonic() - began:.0f} s" if time.monotonic() - began > 60 else ""
+            slow = f" took {time.process_time() - began:.0f} s" if time.process_time() - began > 60 else ""
             one_line = code != 2 or told.rstrip("\n").count("guidefold: error: ") == 1
             bad = "" if code in GOOD and one_line and not slow else f"{code}{slow}: {arguments}\n{told}"
             yield f"exit {code}", bad
@@ -291,14 +199,13 @@ def campaign(what: str, count: int, seed: int, folder: Path) -> Iterator[tuple[s
 
     pipe = zoo.pipeline()
     store, run = record(pipe, runs.PROMPTS, folder / "store", runs.DRAWN).folder, folder / "run"
-    half_run(pipe, store, run)
-    read = functools.cache(reading(pipe, store, folder / "again"))
-    names = files_of(run)
+    damaging = import_module("tools.damaging")
+    damaging.half_run(pipe, store, run)
+    read, names = functools.cache(damaging.reading(pipe, store, folder / "again")), damaging.files_of(run)
     for number in range(count):
         random = Random(f"{seed} {number}")
         name = names[number % len(names)]
-        told = fate(run, folder / "copy" / str(number), name, random, what, read)
-        shutil.rmtree(folder / "copy")
+        told = damaging.fate(run, folder / str(number), name, random, what, read)
         known = told in ("told", "harmless")
         yield (f"{Path(name).suffix} {told}", "") if known else ("bad", told)
 

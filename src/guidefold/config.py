@@ -21,11 +21,12 @@ Source = Literal["recorded", "online"]
 Tracker = Literal["tensorboard", "wandb"]
 
 LARGEST = 2**63
+MANY = 10_000_000  # trajectories or images: a hundred times what anybody needs, and still counted in seconds
 
 
-def setting(default: Any, text: str) -> Any:
-    """Return a dataclass field that carries its own help text."""
-    return field(default=default, metadata={"help": text})
+def setting(default: Any, text: str, *, again: bool = False) -> Any:
+    """Return a dataclass field that carries its own help text; `again` takes one value at a time on a command line."""
+    return field(default=default, metadata={"help": text, "again": again})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Config:
             for value in values if isinstance(values, tuple) else (values,):
                 if not low <= value <= high or (above and value == low):
                     least = f"more than {low:g}" if above else f"at least {low:g}"
-                    most = "" if high == math.inf else f" and at most {high:g}"
+                    most = "" if high == math.inf else f" and at most {high:,}"
                     raise InputError(f"{name} is {value}; give {least}{most}")
 
     @classmethod
@@ -91,6 +92,8 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         raise InputError(f"{name} is {value!r}; give true or false")
     if hint is str and not isinstance(value, str):
         raise InputError(f"{name} is {value!r}; give a text")
+    if isinstance(value, str) and value != value.encode("utf-8", "ignore").decode("utf-8"):
+        raise InputError(f"{name} is {value!r}, which holds half a character; write it whole, in UTF-8")
     return value
 
 
@@ -135,6 +138,33 @@ class AdapterConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelConfig(Config):
+    """Which version of the model is meant, and what is put on it before it teaches or samples."""
+
+    revision: str | None = setting(None, "branch, tag or commit of the model on the Hub")
+    variant: str | None = setting(None, "kind of its weight files, such as fp16")
+    lora: tuple[str, ...] | None = setting(
+        None, "LoRA to merge into the model: PATH or PATH:scale; may be given again for others", again=True
+    )
+    controlnet: str | None = setting(None, "folder or Hub name of a ControlNet; its picture is --call image=@FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldingConfig(Config):
+    """How a model's weights are held while it works."""
+
+    offload: Literal["model", "group"] | None = setting(
+        None, "keep weights on the CPU until a whole model, or a group of its layers, runs; default: all on the device"
+    )
+    quantize: Literal["nf4", "int8"] | None = setting(
+        None, "pack the denoiser's weights with bitsandbytes, on a GPU; default: not"
+    )
+    checkpoint: str | None = setting(
+        None, "one .safetensors or .gguf file with the denoiser's weights; the rest comes from the model"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrajectoryConfig(Config):
     """The guided trajectories an adapter learns from, each a pure function of (seed, its number)."""
 
@@ -155,7 +185,8 @@ class TrajectoryConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("trajectories sampling_steps keep record_batch shard", 1)
+        self.within("trajectories", 1, MANY)
+        self.within("sampling_steps keep record_batch shard", 1)
         if self.keep > self.sampling_steps:
             raise InputError(f"keep is {self.keep} of {self.sampling_steps} sampling_steps; keep at most all of them")
         self.dial_ranges()
@@ -186,14 +217,19 @@ class TrainConfig(Config):
     source: Source = setting("recorded", "states from a store, or made on the fly without disk")
     steps: int = setting(2000, "optimizer steps")
     batch_size: int = setting(64, "states per optimizer step")
-    accumulation: int = setting(1, "parts that a batch is computed in")
+    accumulation: int | None = setting(None, "parts that a batch is computed in; default: as few as fit, by trying")
     learning_rate: float = setting(2e-3, "peak learning rate")
     warmup: float = setting(0.1, "part of the steps spent warming up")
     weight_decay: float = setting(0.0, "AdamW's weight decay")
     ema_decay: float = setting(0.995, "decay of the averaged weights")
     max_grad_norm: float = setting(1.0, "gradient norm to clip at")
-    mixed_precision: Literal["no", "fp16", "bf16"] = setting("no", "precision of the forward pass")
-    gradient_checkpointing: bool = setting(False, "trade time for memory")
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = setting(
+        None, "precision of the forward pass; default: bf16 on GPUs that have it, else no"
+    )
+    gradient_checkpointing: bool | None = setting(
+        None, "trade time for memory; default: on GPUs, where the model has it"
+    )
+    compile: bool = setting(False, "compile the model's repeated blocks: minutes once, then faster steps")
     validation: int = setting(16, "held-out trajectories to validate on")
     validate_every: int = setting(250, "steps between validations")
     checkpoint_every: int = setting(250, "steps between checkpoints")
@@ -204,12 +240,13 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("steps batch_size accumulation validate_every checkpoint_every refresh_every", 1)
+        self.within("steps batch_size validate_every checkpoint_every refresh_every", 1)
+        self.within("accumulation" if self.accumulation is not None else "", 1)
         self.within("learning_rate max_grad_norm", 0, above=True)
         self.within("warmup", 0, 1)
         if self.ema_decay >= 1:
             raise InputError(f"ema_decay is {self.ema_decay}; give less than 1, or nothing would be learnt")
-        if self.batch_size % self.accumulation:
+        if self.accumulation is not None and self.batch_size % self.accumulation:
             raise InputError(f"batch_size {self.batch_size} cannot be split in {self.accumulation} equal parts")
 
 
@@ -230,4 +267,4 @@ class EvalConfig(Config):
         if repeats := sorted({scale for scale in self.scales if self.scales.count(scale) > 1}):
             raise InputError(f"scales has {repeats[0]:g} more than once; give each scale once")
         self.within("sampling_steps eval_batch", 1)
-        self.within("images", 4)  # precision and recall look at three neighbours of each
+        self.within("images", 4, MANY)  # precision and recall look at three neighbours of each

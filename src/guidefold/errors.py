@@ -27,3 +27,7 @@ class SeveralDenoisersError(InputError):
     def __init__(self, pipeline: str, names: tuple[str, ...]) -> None:
         super().__init__(f"{pipeline} guides several networks; choose denoiser from {', '.join(names)}")
         self.names = names
+
+
+class RoomError(TrainingError):
+    """A device has not enough memory for what training asks of it."""

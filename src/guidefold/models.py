@@ -1,18 +1,34 @@
 """Load what a command names: a diffusers pipeline, an adapter, a judge; "bundled" is what comes with guidefold."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
+from huggingface_hub.errors import GatedRepoError
+from torch import nn
 
+from guidefold.capture.run import check_arguments
+from guidefold.capture.switch import first_dial, has_guider
+from guidefold.config import HoldingConfig, ModelConfig
 from guidefold.demo import bundle
-from guidefold.errors import InputError, ModelError
+from guidefold.distillation.freezing import has_bf16
+from guidefold.distillation.sharding import is_asked
+from guidefold.dressing import check_dress, fetched
+from guidefold.errors import GuidefoldError, InputError, ModelError
 from guidefold.evaluation.judge import Judge, inception
-from guidefold.hush import hushed
+from guidefold.evaluation.media import Kind
+from guidefold.holding import check_holding
+from guidefold.holding import load_denoiser as denoiser_of
+from guidefold.holding import load_pipeline as pipeline_of
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import BUNDLED, load
+from guidefold.memory import memory_told
 from guidefold.processes import own_gpu
 from guidefold.texts import reason
+from guidefold.ui import say
 
 
 def best_device(device: str | None) -> str:
@@ -30,20 +46,73 @@ def best_device(device: str | None) -> str:
     return device
 
 
-def load_pipeline(model: str, device: str | None, dtype: str) -> Any:
-    """Return a pipeline on its device. Raises ModelError when it cannot be loaded."""
-    place, kind = best_device(device), getattr(torch, dtype)
-    if model == BUNDLED:
-        return bundle.load_teacher(place, kind)
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+def best_dtype(dtype: str | None, place: str) -> torch.dtype:
+    """Return the precision asked for, or bfloat16 on GPUs that have it and float32 elsewhere."""
+    return getattr(torch, dtype or ("bfloat16" if has_bf16(torch.device(place).type) else "float32"))
 
+
+def pipeline(
+    model: str,
+    device: str | None,
+    dtype: str | None,
+    call: dict[str, Any],
+    holding: HoldingConfig | None = None,
+    dress: ModelConfig | None = None,
+) -> Any:
+    """Load a pipeline whose call takes these arguments, none of which is its scale. Raises InputError or ModelError."""
+    pipe = load_pipeline(model, device, dtype, holding, dress)
+    check_arguments(pipe, call, () if has_guider(pipe) else (first_dial(pipe),))
+    return pipe
+
+
+def load_pipeline(
+    model: str,
+    device: str | None,
+    dtype: str | None,
+    holding: HoldingConfig | None = None,
+    dress: ModelConfig | None = None,
+) -> Any:
+    """Return a pipeline on its device, its weights held as asked, with what is put on it.
+
+    Raises InputError or ModelError.
+    """
+    place, holding, dress = best_device(device), holding or HoldingConfig(), dress or ModelConfig()
+    kind = best_dtype(dtype, place)
+    check_holding(holding, place)
+    check_dress(dress)
+    if model == BUNDLED and fetched(dress):
+        raise InputError(f"there is one bundled teacher alone; leave {next(iter(fetched(dress)))} out")
+    if model == BUNDLED and holding == HoldingConfig() and dress == ModelConfig():
+        return bundle.load_teacher(place, kind)
+    with loading(model):
+        return pipeline_of(str(bundle.TEACHER) if model == BUNDLED else model, place, kind, holding, dress)
+
+
+def load_denoiser(
+    model: str, device: str | None, dtype: str | None, name: str | None, holding: HoldingConfig | None = None
+) -> nn.Module:
+    """Return a pipeline's denoiser alone, which is all that training from a store needs. Raises as `load_pipeline`."""
+    # where weights are shared out, each process takes its part from the CPU
+    place = "cpu" if device is None and is_asked() else best_device(device)
+    holding = holding or HoldingConfig()
+    check_holding(holding, place)
+    with loading(model):
+        source = str(bundle.TEACHER) if model == BUNDLED else model
+        return denoiser_of(source, name, place, best_dtype(dtype, place), holding)
+
+
+@contextmanager
+def loading(model: str) -> Iterator[None]:
+    """Raise ModelError, or InputError where there is no room, in place of what loading a model raises."""
     try:
-        with hushed():  # no pickle, whoever wrote the folder
-            return DiffusionPipeline.from_pretrained(model, dtype=kind, use_safetensors=True).to(place)
+        with memory_told("give offload group, quantize nf4, or a device with more memory"):
+            yield
+    except GuidefoldError:
+        raise
     except Exception as error:  # what a stranger's folder may break has no end of types
-        raise ModelError(
-            f"cannot load a pipeline from {model}: {reason(error)}; give a folder of diffusers, or a hub name"
-        ) from error
+        closed = isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError)
+        advice = "log in with `hf auth login`" if closed else "give a folder of diffusers, or a hub name"
+        raise ModelError(f"cannot load a pipeline from {model}: {reason(error)}; {advice}") from error
 
 
 def load_adapter(adapter: str) -> Adapter:
@@ -54,6 +123,16 @@ def load_adapter(adapter: str) -> Adapter:
     return found
 
 
-def load_judge(model: str) -> Judge:
-    """Return the bundled judge for the bundled teacher, Inception features for any other model."""
-    return bundle.load_judge() if model == BUNDLED else inception()
+def load_judge(model: str, kind: Kind | None) -> Judge | None:
+    """Return the bundled judge for the bundled teacher, else Inception features of pictures and of films' frames.
+
+    None for sounds, and where torch-fidelity is not installed, which is told.
+    """
+    if model == BUNDLED:
+        return bundle.load_judge()
+    if kind == "audios":
+        return None
+    if find_spec("torch_fidelity") is None:
+        say("without features, which need torch-fidelity: pip install 'guidefold[inception]'")
+        return None
+    return inception()

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from guidefold.acting.attachment import Attachment
@@ -27,12 +29,27 @@ from guidefold.denoiser import chosen_denoiser
 from guidefold.errors import InputError, ModelError
 
 
+@dataclass(frozen=True)
+class Folded:
+    """That deltas are to be in the weights: at one strength, or at that of each call."""
+
+    strength: float | None
+
+
+def strength_of(scale: Tensor, anchors: int) -> float:
+    """Return u = tanh(s - 1) of the first image's scales."""
+    first = scale.reshape(len(scale), -1)[0, :anchors].double()
+    return math.tanh(float((first - 1).sum()))
+
+
 class Acting(Network):
     """A network that can be attached to a pipeline or a denoiser. Constructing changes nothing; `attach` acts."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._attachment: Attachment | None = None
+        self._folded: Folded | None = None
+        self._resting: Any = None  # the hook that gives `state_dict` the base's weights
         self._standing: Request | None = None  # of a bare denoiser: what its calls ask where they say nothing else
 
     @property
@@ -91,6 +108,46 @@ class Acting(Network):
         """Give back the teacher, bit for bit, for a while, in this thread."""
         with disabling(self):
             yield self
+
+    def fold(self, guidance_scale: Scale | None = None) -> Self:
+        """Put the deltas of an attached adapter into the denoiser's weights, as `fuse_lora` does, until `unfold`.
+
+        At a given scale, or at whatever scale a call has, which is folded anew when it changes. Calls at other scales,
+        at several at once, and without the adapter find the base's weights, which are kept beside: the adapted layers
+        take twice the memory. Raises ModelError where there are no deltas, or weights that cannot be written.
+        """
+        if self._attachment is None:
+            raise ModelError("this adapter is not attached; attach it first")
+        place = self._attachment.place(self, self._attachment.denoiser)
+        place.deltas.check()
+        scale = None if guidance_scale is None else self.checked(guidance_scale)
+        self._folded = Folded(None if scale is None else strength_of(scale, self.spec.anchors))
+        if self._resting is None:
+            self._resting = self._attachment.denoiser.register_state_dict_pre_hook(self.rest)
+        return self
+
+    def unfold(self) -> Self:
+        """Undo `fold`: the weights are the base's own again, bit for bit."""
+        self._folded = None
+        self.rest()
+        if self._resting is not None:
+            self._resting.remove()
+            self._resting = None
+        return self
+
+    def rest(self, *_: Any) -> None:
+        """Give all denoisers the base's weights, until the next call."""
+        for place in list(self._attachment.places.values()) if self._attachment is not None else ():
+            place.rest()
+
+    def held(self, request: Request) -> float:
+        """Return the strength that the weights are to hold the deltas at in a call, 0 for none."""
+        if self._folded is None or not request.uniform or torch.is_grad_enabled():
+            return 0.0
+        memory = request.memory
+        if memory.scale is not request.scale:
+            memory.scale, memory.strength = request.scale, strength_of(request.scale, self.spec.anchors)
+        return memory.strength if self._folded.strength in (None, memory.strength) else 0.0
 
     def set_once(self, guidance_scale: Scale, *, negative: Negative | None = None) -> None:
         """Act in the denoiser's next call of this thread alone, and in no other that is given no scale."""
@@ -167,6 +224,7 @@ class Acting(Network):
         attachment = self._attachment
         if attachment is None:
             raise ModelError("this adapter is not attached")
+        self.unfold()
         attachment.close()
         for pipe in list(attachment.pipes):
             unfold(pipe, self)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from guidefold.acting.checkpoints import recalled
 from guidefold.acting.chunking import whole_batches
 from guidefold.acting.compiling import is_frozen
+from guidefold.acting.deltas import Deltas
 from guidefold.acting.folding import Folding
 from guidefold.acting.layering import Layering, Told
 from guidefold.acting.requests import Request
@@ -36,6 +37,7 @@ class Place:
     def __init__(self, adapter: "Acting", denoiser: nn.Module) -> None:
         self.names, self.denoiser = argument_names(type(denoiser)), ref(denoiser)
         self.layering, self.folding = Layering(adapter, denoiser), Folding(adapter, denoiser)
+        self.deltas = Deltas(adapter, denoiser)
         self.turns = turns_at(denoiser)
         self.wrappers: dict[int, Any] = {}  # of what blocks are called through where they run again
         self.undo = ExitStack()
@@ -47,6 +49,7 @@ class Place:
             self.restore()  # what was to run again in a backward pass
             request = adapter.taken()
             if request is None:
+                self.deltas.hold(0.0)
                 return
             request.memory.calls += 1
             self.act(adapter, request, denoiser, args, kwargs)
@@ -61,13 +64,14 @@ class Place:
         adapter.move(latents.device)
         scale = per_image(request, call.rows, latents.device)
         conditions = self.conditions(adapter, request, call, denoiser, args, kwargs)
-        code = remembered(adapter, request, conditions, call.rows)
+        code = remembered(adapter, request, scale, conditions)
+        self.deltas.hold(adapter.held(request))
         if self.folds(request, conditions[call.timestep], call.rows) and (
             parameters := self.folding.parameters(latents.device)
         ):
             with torch.no_grad():
                 one = {name: first_of(value, call.rows) for name, value in conditions.items()}
-                made = adapter.modulations(scale[:1], one, torch.float32, code if code is None else code[:1])
+                made = adapter.modulations(scale[:1], one, torch.float32, None if code is None else code[:1])
                 self.folding.write(parameters, made)
             return
         made = adapter.modulations(scale, conditions, latents.dtype, code)
@@ -80,13 +84,14 @@ class Place:
         """Let layers change what they put out, as told, until `restore`."""
         denoiser = self.denoiser()
         assert denoiser is not None
-        self.layering.put()
+        self.layering.put(without=self.deltas.names if self.deltas.strength else ())
         self.undo.enter_context(whole_batches(denoiser))
         self.layering.tell(told)
 
     def folds(self, request: Request, timestep: Tensor, rows: int) -> bool:
         """Tell whether this call can take the folded form: no gradients, and all its rows see the same."""
-        if not self.folding.possible or torch.is_grad_enabled() or is_frozen():
+        held = len(self.deltas.layers) if self.deltas.strength else 0
+        if not self.folding.possible(held) or torch.is_grad_enabled() or is_frozen():
             return False
         return rows == 1 or (request.uniform and request.memory.alike and all_alike(timestep, rows))
 
@@ -125,6 +130,13 @@ class Place:
             self.turns.take(sys._getframe(), self)
             self.abandon()
 
+    def rest(self) -> None:
+        """Give the denoiser the base's weights until its next call; wait for one that another thread is in."""
+        if not (self.turns.mine and self.turns.runs()):
+            self.turns.take(sys._getframe(), self)
+            self.deltas.hold(0.0)
+            self.abandon()
+
     def restore(self) -> None:
         self.folding.restore()
         self.layering.take()
@@ -153,16 +165,16 @@ def all_alike(values: Tensor, rows: int) -> bool:
     return bool((each == each[:1]).all())
 
 
-def remembered(adapter: "Acting", request: Request, conditions: dict[str, Tensor], rows: int) -> Tensor | None:
-    """Return the conditions' part of the code, worked out once for as long as the same conditions come again."""
+def remembered(adapter: "Acting", request: Request, scale: Tensor, conditions: dict[str, Tensor]) -> Tensor | None:
+    """Return what of the code is the same at every step, worked out once for as long as the same conditions come."""
     if torch.is_grad_enabled():
         return None
     memory, seen = request.memory, [value for name, value in conditions.items() if adapter.sees(name)]
-    key = [whereabouts(value) for value in seen]
+    key = [len(scale), *map(whereabouts, [request.scale, *seen])]
     if memory.key != key:
-        memory.key, memory.held = key, seen
-        memory.alike = all(all_alike(value, rows) for value in seen)
-        memory.code = adapter.encoder.of_conditions(conditions, rows)
+        memory.key, memory.held = key, [request.scale, *seen]
+        memory.alike = all(all_alike(value, len(scale)) for value in seen)
+        memory.code = adapter.encoder.standing(scale, conditions)
     return memory.code
 
 
@@ -223,6 +235,7 @@ class Attachment:
         for handle in self.handles:
             handle.remove()
         for place in places:
+            place.deltas.hold(0.0)
             place.abandon()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -27,8 +27,7 @@ class Flat:
     parameters: list[Tensor]
     base: Tensor
     written: Tensor
-    gains: Tensor
-    shifts: Tensor
+    chosen: Tensor  # where their gains stand among the numbers, then their shifts
     base_views: list[Tensor] = field(default_factory=list)
     written_views: list[Tensor] = field(default_factory=list)
     held: bool = False  # the base values are those that the parameters are to have again
@@ -43,7 +42,7 @@ class Flat:
     def of(cls, parameters: list[Tensor], gains: list[Tensor], shifts: list[Tensor]) -> "Flat":
         like, sizes = parameters[0], [one.numel() for one in parameters]
         base, written = (torch.empty(sum(sizes), dtype=like.dtype, device=like.device) for _ in range(2))
-        made = cls(parameters, base, written, torch.cat(gains).to(like.device), torch.cat(shifts).to(like.device))
+        made = cls(parameters, base, written, torch.cat([*gains, *shifts]).to(like.device))
         for views, flat in ((made.base_views, base), (made.written_views, written)):
             parts = zip(flat.split(sizes), parameters, strict=True)
             views += [part.view(one.shape) for part, one in parts]
@@ -54,8 +53,8 @@ class Flat:
         # anew every time: what writes to `.data`, as merging LoRA does, leaves no trace to look for
         torch._foreach_copy_(self.base_views, self.values)  # pyright: ignore[reportPrivateImportUsage]
         self.held = True
-        changed = torch.addcmul(self.base, self.base, numbers[self.gains]) + numbers[self.shifts]
-        self.written.copy_(changed)
+        gains, shifts = numbers[self.chosen].split(len(self.base))
+        self.written.copy_(torch.addcmul(shifts.add_(self.base), self.base, gains))
         torch._foreach_copy_(self.values, self.written_views)  # pyright: ignore[reportPrivateImportUsage]
 
     def restore(self) -> None:
@@ -83,11 +82,9 @@ class Folding:
         self.kept: tuple[Tensor, Tensor] | None = None  # the output layer's weight and its base values
         self.folded = False
 
-    @property
-    def possible(self) -> bool:
-        """Whether the adapter can be folded at all: whatever it changes is a parameter."""
-        own = len(self.network.layers) - bool(self.output)
-        return self.network.film is not None and not own
+    def possible(self, held: int = 0) -> bool:
+        """Tell whether the adapter can be folded at all: whatever it changes is a parameter, or held by a weight."""
+        return self.network.film is not None and len(self.network.layers) == held + bool(self.output)
 
     def parameters(self, device: torch.device) -> list[Tensor] | None:
         """Return the parameters to write, or None where one cannot be written now: elsewhere, quantised, moved."""

@@ -1,6 +1,6 @@
 """The live form: hooks on layers, each of which changes what a layer puts out, image by image."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import ref
@@ -46,6 +46,7 @@ class Hook:
 
     find: Find
     act: Any
+    name: str = ""
     before: bool = False
     module: nn.Module | None = None
     number: int = 0
@@ -89,7 +90,7 @@ class Layering:
         self.targets = {name: Target() for name in network.shapes}
         layers = dict(zip(network.layered, network.layers, strict=True))
         acts = {name: self.act_of(denoiser, name, layers.get(name)) for name in network.shapes}  # pyright: ignore[reportArgumentType]
-        self.hooks = [Hook(finder(denoiser, name), act, before=role_of(name) == TABLE) for name, act in acts.items()]
+        self.hooks = [Hook(finder(denoiser, name), act, name, role_of(name) == TABLE) for name, act in acts.items()]
         self.hooks += fusions(denoiser, {name: act for name, act in acts.items() if not is_place(name)})
 
     def act_of(self, denoiser: nn.Module, name: str, layer: Layer | None) -> Any:
@@ -110,10 +111,11 @@ class Layering:
         width = value.shape[-1]
         return table(target, argument_names(type(block)), (value.numel() // width, width))
 
-    def put(self) -> None:
+    def put(self, without: Collection[str] = ()) -> None:
         """Put the hooks on the layers that the targets are now: LoRA wraps them, fused projections replace them."""
         for hook in self.hooks:
-            hook.put()
+            if hook.name not in without:
+                hook.put()
 
     def take(self) -> None:
         for hook in self.hooks:

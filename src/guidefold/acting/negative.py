@@ -13,6 +13,7 @@ from guidefold.adapters.conditions import NEGATIVE as PREFIX
 from guidefold.adapters.conditions import ConditionSpec, conditions_of
 from guidefold.denoiser import denoisers, find_denoiser, quiet, read_call
 from guidefold.errors import ModelError
+from guidefold.room import forked
 
 NEGATIVE = "negative_"
 SEEKING: ContextVar[object] = ContextVar("guidefold_seeking", default=None)  # the run that looks for conditions
@@ -49,12 +50,12 @@ def images(arguments: dict[str, Any]) -> int:
 
 
 @contextmanager
-def generators_kept(generators: Any) -> Iterator[None]:
+def generators_kept(pipe: Any, generators: Any) -> Iterator[None]:
     """Give random number generators their state back."""
     many = generators if isinstance(generators, (list, tuple)) else [generators]
     states = [(one, one.get_state()) for one in many if isinstance(one, torch.Generator)]
     try:
-        with torch.random.fork_rng():
+        with forked(pipe):
             yield
     finally:
         for one, state in states:
@@ -118,7 +119,7 @@ def negative_conditions(pipe: Any, kind: type, arguments: dict[str, Any], spec: 
     call = {name: value for name, value in swapped(arguments).items() if name != "self"}
     more = call.pop("kwargs", {})
     try:
-        with quiet(pipe), generators_kept(call.get("generator")), watched(alike, spec):
+        with quiet(pipe), generators_kept(pipe, call.get("generator")), watched(alike, spec):
             kind.__call__(pipe, **call, **more)
     except Seen as seen:
         return seen.conditions

@@ -14,6 +14,7 @@ from weakref import ref
 from torch import Tensor
 
 from guidefold.acting.swaps import Negative
+from guidefold.adapters.scales import numberless
 
 
 @dataclass
@@ -24,6 +25,8 @@ class Memory:
     held: list[Tensor] = field(default_factory=list)
     code: Tensor | None = None
     alike: bool = False  # all rows have the same conditions
+    scale: Tensor | None = None  # and the strength that it comes to, where that was asked for
+    strength: float = 0.0
     calls: int = 0  # how often the adapter was asked
 
 
@@ -53,7 +56,7 @@ def is_uniform(scale: Tensor) -> bool:
     """Tell whether all images have the same scales, where they can be looked at."""
     if len(scale) == 1:
         return True
-    return scale.device.type != "meta" and bool((scale == scale[:1]).all())
+    return not numberless(scale) and bool((scale == scale[:1]).all())
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,15 +2,17 @@
 
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from guidefold.adapters.scales import numberless
 from guidefold.adapters.targets import find_output
 from guidefold.arguments import arguments_of
 from guidefold.denoiser import Call
-from guidefold.errors import ModelError
+from guidefold.errors import InputError, ModelError
 
 SCALE_FEATURES = 16
 TIME_FEATURES = 64
@@ -40,6 +42,13 @@ class ConditionSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dials", tuple((str(name), float(off)) for name, off in self.dials))
+        if not (math.isfinite(self.timestep_scale) and self.timestep_scale > 0):
+            raise InputError(f"timestep_scale is {self.timestep_scale}; it must be a finite number above 0")
+        for name, off in self.dials:
+            if not math.isfinite(off):
+                raise InputError(f"the scale {name} is off at {off}; it must be a finite number")
+        if not isinstance(self.anchors, int) or not 1 <= self.anchors <= len(self.dials):
+            raise InputError(f"anchors is {self.anchors!r}; it must be a whole number from 1 to {len(self.dials)}")
 
     @property
     def offs(self) -> dict[str, float]:
@@ -70,7 +79,7 @@ class ConditionSpec:
             tokens |= {f"{NEGATIVE}{name}": width for name, width in tokens.items()}
             vectors |= {f"{NEGATIVE}{name}": width for name, width in vectors.items()}
         times = call.tensors[call.timestep].float()
-        largest = 1000.0 if times.device.type == "meta" else float(times.max())
+        largest = 1000.0 if numberless(times) else float(times.max())
         scale = 1.0 if largest > 1 else 1000.0
         more |= {"output": find_output(denoiser, arguments_of(call.tensors, call.static))}
         return cls(
@@ -145,10 +154,16 @@ def scale_code(guidance_scale: Tensor) -> Tensor:
 
 def time_code(timestep: Tensor) -> Tensor:
     """Encode timesteps [B] in 0..1000 as [B, 64] (sinusoids, Vaswani et al. 2017)."""
-    half = TIME_FEATURES // 2
-    waves = torch.exp(-math.log(10_000) * torch.arange(half, device=timestep.device) / half)
-    angles = timestep.float()[:, None] * waves
+    angles = timestep.float()[:, None] * waves(timestep.device)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+@lru_cache(maxsize=8)
+def waves(device: torch.device) -> Tensor:
+    """Return the angular frequencies of `time_code`, made once for each device."""
+    half = TIME_FEATURES // 2
+    with torch.inference_mode(False):  # they are used with gradients too
+        return torch.exp(-math.log(10_000) * torch.arange(half, device=device) / half)
 
 
 def compressed(vector: Tensor) -> Tensor:
@@ -181,7 +196,7 @@ class TokenPool(nn.Module):
 class ConditionEncoder(nn.Module):
     """One encoder shared by all targets: (guidance scale, timestep, conditions) to a code [B, W].
 
-    `guidance_scale` is [B], or [B, D] for D dials. `known` is what `of_conditions` gave for these conditions before.
+    `guidance_scale` is [B], or [B, D] for D dials. `known` is what `standing` gave for these scales and conditions.
     """
 
     def __init__(self, spec: ConditionSpec, width: int) -> None:
@@ -195,23 +210,25 @@ class ConditionEncoder(nn.Module):
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
     def forward(self, guidance_scale: Tensor, tensors: dict[str, Tensor], known: Tensor | None = None) -> Tensor:
-        rows, dtype = guidance_scale.shape[0], self.scale.weight.dtype
-        timestep = noisiest(tensors[self.spec.timestep], rows) * self.spec.timestep_scale
-        scales = torch.cat([scale_code(dial) for dial in guidance_scale.reshape(rows, -1).unbind(1)], dim=1)
-        code = self.scale(scales.to(dtype)) + self.time(time_code(timestep).to(dtype))
-        seen = self.of_conditions(tensors, rows) if known is None else known
-        return self.mix(code if seen is None else code + seen)
+        rows = guidance_scale.shape[0]
+        timestep = noisiest(tensors[self.spec.timestep], rows)
+        if self.spec.timestep_scale != 1:
+            timestep = timestep * self.spec.timestep_scale
+        standing = self.standing(guidance_scale, tensors) if known is None else known
+        return self.mix(self.time(time_code(timestep).to(self.time.weight.dtype)) + standing)
 
-    def of_conditions(self, tensors: dict[str, Tensor], rows: int) -> Tensor | None:
-        """Return the part of the code [B, W] that is the same at every step and scale; None if there is none."""
-        dtype, parts = self.scale.weight.dtype, []
+    def standing(self, guidance_scale: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+        """Return the part of the code [B, W] that is the same at every step."""
+        rows, dtype = guidance_scale.shape[0], self.scale.weight.dtype
+        scales = torch.cat([scale_code(dial) for dial in guidance_scale.reshape(rows, -1).unbind(1)], dim=1)
+        parts = [self.scale(scales.to(dtype))]
         for pool, name in zip(self.pools, self.spec.tokens, strict=True):
             parts.append(pool(tensors[name].to(dtype), mask_of(name, tensors)))
         for vector, name in zip(self.vectors, self.spec.vectors, strict=True):
             parts.append(vector(compressed(tensors[name].reshape(rows, -1)).to(dtype)))
         for label, name in zip(self.labels, self.spec.labels, strict=True):
             parts.append(label(tensors[name]))
-        return sum(parts[1:], parts[0]) if parts else None
+        return sum(parts[1:], parts[0])
 
 
 def mask_of(name: str, tensors: dict[str, Tensor]) -> Tensor | None:

@@ -62,15 +62,15 @@ class Heads(nn.Linear):
         """Return the strength [B, 1] of the targets before the output layer; see `layers`."""
         return strength.tanh() if self.last else strength
 
-    def parts(self, code: Tensor, strength: Tensor, dtype: torch.dtype) -> list[Tensor]:
-        """Return what each target's layer is given, of the conditions' code [B, W] and the strength [B, 1]."""
+    def parts(self, code: Tensor, strength: Tensor, inner: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """Return what each target's layer is given, of the conditions' code [B, W] and the strengths [B, 1]."""
         reading = self.readers * self.rank
         sizes = [reading, self.out_features - reading - self.last, self.last]
-        readers, inner, outer = self(code).split(sizes, dim=1)
-        anchor, rows = self.inner(strength)[:, None], len(code)
+        readers, middle, outer = self(code).split(sizes, dim=1)
+        anchor, rows = inner[:, None], len(code)
         parts = [
             LowRank.prepare(readers.view(rows, self.readers, self.rank), anchor),
-            self.design.prepare(inner.view(rows, self.others, self.design.modulation(self.rank)), anchor),
+            self.design.prepare(middle.view(rows, self.others, self.design.modulation(self.rank)), anchor),
             *([LowRank.prepare(outer[:, None], strength[:, None])] if self.last else []),
         ]
         return [one for part in parts for one in part.to(dtype).unbind(1)]

@@ -85,15 +85,17 @@ class Network(nn.Module):
         """
         strength = (scale.reshape(len(scale), -1)[:, : self.spec.anchors] - 1).sum(1, keepdim=True)
         code = self.encoder(scale, conditions, known=known)
-        parts = self.heads.parts(code, strength, dtype)
         inner = self.heads.inner(strength)
-        film = self.film(code, strength.tanh()) if self.film is not None else None
+        parts = self.heads.parts(code, strength, inner, dtype)
+        film = None
+        if self.film is not None:
+            film = self.film(code, inner if self.heads.last else strength.tanh())
         return Modulations(film=film, parts=parts, strength=inner, tokens=self.memory_of(conditions, strength))
 
     def memory_of(self, conditions: dict[str, Tensor], like: Tensor) -> Tensor:
         """Return keys and values [B, T, 2 * rank] of the first token sequence, shared by all targets."""
         if self.memory is None:
-            return like.new_zeros(len(like), 0, 2 * self.heads.rank)
+            return like[:, :0, None].expand(-1, -1, 2 * self.heads.rank)
         return self.memory(conditions[next(iter(self.spec.tokens))].to(self.memory.weight.dtype))
 
     def parameter_count(self) -> int:

@@ -16,7 +16,9 @@ from guidefold.errors import ModelError
 
 AFFINE, SHIFT, TABLE = ":affine", ":shift", ":table"
 ROLES = (AFFINE, SHIFT, TABLE)
-MODULATES = re.compile(r"norm|modul|mapper|\bada|_mod\b|_mod\.")  # names of what makes an adaptive norm's modulation
+MODULATES = re.compile(
+    r"norm|modul|mapper|proj_out_1$|\bada|_mod\b|_mod\."
+)  # names of what makes an adaptive norm's modulation
 TABLES = ("scale_shift_table", "modulation")
 
 

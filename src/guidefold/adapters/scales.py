@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from guidefold.errors import InputError
 
@@ -35,6 +36,11 @@ def as_scales(value: Scale, offs: dict[str, float], trained: tuple[float, float]
     return scale[:, 0] if len(offs) == 1 else scale
 
 
+def numberless(value: Tensor) -> bool:
+    """Tell whether a tensor has a shape but no numbers."""
+    return value.device.type == "meta" or isinstance(value, FakeTensor)
+
+
 def at_least(off: float, scale: Any) -> Any:
     """Raise scales below the one that does nothing to it: pipelines take both for no guidance."""
     if isinstance(scale, (int, float)):
@@ -52,7 +58,7 @@ def column(name: str, value: Number, off: float, trained: tuple[float, float] | 
         scale = torch.as_tensor(value, dtype=torch.float32).reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} is {value!r}; give a number, or one number per image") from error
-    if scale.device.type == "meta" or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or numberless(scale):
         return scale + (1 - off)
     values = scale.tolist()
     if not values or not all(math.isfinite(one) for one in values):

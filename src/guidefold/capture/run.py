@@ -10,6 +10,8 @@ import torch
 from guidefold.capture.tape import Answer, Step, Tape, taped
 from guidefold.denoiser import denoisers
 from guidefold.errors import GuidefoldError, InputError, ModelError
+from guidefold.memory import is_of_memory
+from guidefold.room import forked
 
 SET = ("num_inference_steps", "generator", "output_type")  # by us, where a pipeline's call takes them
 
@@ -77,6 +79,8 @@ def failures_told(pipe: Any) -> Iterator[None]:
     except GuidefoldError:
         raise
     except Exception as error:
+        if is_of_memory(error):
+            raise
         told = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(
             f"{type(pipe).__name__} fails with these arguments ({told}); give ones that it runs with"
@@ -88,8 +92,7 @@ def run(pipe: Any, call: dict[str, Any], *, answer: Answer | None = None, forced
     given = dict(call)
     if "generator" in parameters_of(pipe) and "generator" not in given:
         given["generator"] = torch.Generator().manual_seed(0)
-    forked = torch.random.fork_rng()
-    with forked, torch.no_grad(), processors_kept(pipe), taped(pipe, answer=answer, forced=forced) as tape:
+    with forked(pipe), torch.no_grad(), processors_kept(pipe), taped(pipe, answer=answer, forced=forced) as tape:
         torch.manual_seed(0)
         tape.result = pipe(**given)
     return tape

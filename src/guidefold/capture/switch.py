@@ -11,6 +11,7 @@ import torch
 from guidefold.capture.run import parameters_of, run
 from guidefold.capture.tape import Tape
 from guidefold.errors import ModelError
+from guidefold.memory import is_of_memory
 
 Call = Callable[[], dict[str, Any]]
 SCALES = re.compile(r"(scale|guidance|cfg)(_\d+)?$")
@@ -112,7 +113,9 @@ def work(pipe: Any, call: Call, changed: dict[str, float]) -> float:
     """Return how much the denoisers do in a run; infinite where the pipeline refuses the call."""
     try:
         return run(pipe, {**call(), **changed}).rows
-    except Exception:
+    except Exception as error:
+        if is_of_memory(error):
+            raise
         return float("inf")
 
 

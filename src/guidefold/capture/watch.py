@@ -9,7 +9,7 @@ from torch import Tensor
 
 from guidefold.answers import packed, unpacked
 from guidefold.capture.known import KnownAnswers
-from guidefold.capture.mapping import NotAffine, OutputMap, identity, learn_maps
+from guidefold.capture.mapping import NotAffine, OutputMap, learn_maps
 from guidefold.capture.run import run
 from guidefold.capture.switch import Switch, find_switch
 from guidefold.capture.tape import Answer, Called, Step, Tape, aligned
@@ -23,7 +23,7 @@ class Target:
 
     called: Called
     answer: Tensor  # [N], see `packed`
-    mask: Tensor  # [N], which of its numbers reach the scheduler
+    mask: Tensor | None  # [N], which of its numbers reach the scheduler; None for all
 
 
 class Watch:
@@ -112,26 +112,27 @@ class Watch:
     def targets(self, maps: list[OutputMap] | None) -> dict[int, Target]:
         """Carry what guidance decided back to what the denoiser would have to answer; no maps: it is just that."""
         found: dict[int, Target] = {}
-        maps = maps or [self.same(step) for step in self.bare.steps]
-        for step, guided, one in zip(self.bare.steps, self.guided.steps, maps, strict=True):
+        for number, (step, guided) in enumerate(zip(self.bare.steps, self.guided.steps, strict=True)):
             wanted = aligned(guided.received, step.received)
             if wanted is None:
                 continue
-            called = self.bare.answering(step)
-            before = found.get(step.call)
+            called, before = self.bare.answering(step), found.get(step.call)
+            if maps is None:
+                self.check_same(step)
+                found[step.call] = Target(called=called, answer=wanted.reshape(-1), mask=None)
+                continue
             answer = packed(called.answer) if before is None else before.answer
-            mask = one.mask.to(answer.device) if before is None else before.mask | one.mask.to(answer.device)
-            found[step.call] = Target(called=called, answer=one.backward(wanted, answer), mask=mask)
+            mask = maps[number].mask.to(answer.device)
+            mask = mask if before is None or before.mask is None else before.mask | mask
+            found[step.call] = Target(called=called, answer=maps[number].backward(wanted, answer), mask=mask)
         if not found:
             raise ModelError(f"no step of {self.name} receives as many rows with guidance as without")
         return found
 
-    def same(self, step: Step) -> OutputMap:
-        """Return the map of a scheduler that receives answers as they are. Raises ModelError if this one does not."""
-        answer = packed(self.bare.answering(step).answer)
-        if not torch.equal(answer, step.received.reshape(-1)):
+    def check_same(self, step: Step) -> None:
+        """Raise ModelError unless a scheduler receives an answer as it is."""
+        if not torch.equal(packed(self.bare.answering(step).answer), step.received.reshape(-1)):
             raise ModelError(f"{self.name} changes the denoiser's output at some steps only")
-        return identity(len(answer), answer)
 
     def student(self, targets: dict[int, Target]) -> Tape:
         """Run without guidance and with a perfect student."""

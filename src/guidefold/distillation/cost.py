@@ -8,12 +8,13 @@ import torch
 
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import chosen_denoiser
-from guidefold.distillation.loop import frozen, parameter_device
+from guidefold.distillation.freezing import frozen, settled
 from guidefold.distillation.losses import guidance_loss, guidance_weights
 from guidefold.distillation.states import OnlineStates, Source
 from guidefold.distillation.student import Student
 from guidefold.keeping import Adapter
 from guidefold.memory import memory_told
+from guidefold.room import execution_device
 from guidefold.trajectories.recorder import Recorder
 
 
@@ -47,7 +48,7 @@ def training_cost(
 ) -> Cost:
     """Return the cost of a training, from trial steps whose gradients are thrown away."""
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
-    device = parameter_device(denoiser)
+    device, config = execution_device(denoiser), settled(config, denoiser)
     with memory_told(f"give less than rank {adapter.rank} and width {adapter.width}"):
         trial = Adapter.build(denoiser, source.spec, adapter).to(device)
     start = time.perf_counter()
@@ -55,10 +56,10 @@ def training_cost(
     making = time.perf_counter() - start
     student = Student(denoiser, trial.attach(denoiser), source.static)
     try:
-        with frozen(denoiser, gradient_checkpointing=config.gradient_checkpointing), torch.enable_grad():
+        with frozen(denoiser, gradient_checkpointing=bool(config.gradient_checkpointing)), torch.enable_grad():
             for _ in range(2):  # the first step warms up
                 start = time.perf_counter()
-                weight = guidance_weights(states["pred_cond"], states["pred_guided"])
+                weight = guidance_weights(states["energy"])
                 guidance_loss(student(states), states["pred_guided"], weight).backward()
     finally:
         trial.detach()

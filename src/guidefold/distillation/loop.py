@@ -1,6 +1,5 @@
 """The training loop: resumable by statelessness, since data order and learning rate are pure functions of the step."""
 
-import itertools
 import math
 import signal
 import threading
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
 
 from guidefold.config import TrainConfig
 from guidefold.distillation.checkpoint import NAME as CHECKPOINT
@@ -21,15 +19,18 @@ from guidefold.distillation.checkpoint import load_checkpoint, save_checkpoint
 from guidefold.distillation.ema import Average
 from guidefold.distillation.log import LOG, add_row, rewind
 from guidefold.distillation.losses import guidance_loss, guidance_weights
+from guidefold.distillation.parts import Parts, share, shares
+from guidefold.distillation.sharding import is_asked, shard
 from guidefold.distillation.states import Source
 from guidefold.distillation.student import Student, energies
-from guidefold.errors import TrainingError
+from guidefold.errors import RoomError, TrainingError
 from guidefold.keeping.hub import save_pretrained
 from guidefold.memory import memory_told
+from guidefold.room import execution_device, hook_device, weights_kept
 from guidefold.trajectories.states import States
 from guidefold.ui import progress
 
-LESS = "give a smaller batch_size, a larger accumulation or gradient_checkpointing, and another output folder"
+LESS = "give a smaller batch_size and another output folder"
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -47,6 +48,7 @@ class Best:
     step: int = 0
     recovered: float = -math.inf
     best_step: int = 0
+    parts: int = 1  # that a batch is computed in, so that a resumed run rounds as one that was not interrupted
     row: dict[str, Any] | None = None  # the log's line of a step that was taken, but not yet validated and logged
 
     @property
@@ -55,12 +57,18 @@ class Best:
 
     def to_dict(self) -> dict[str, Any]:
         recovered = None if self.best_step == 0 else self.recovered
-        return {"step": self.step, "recovered": recovered, "best_step": self.best_step, "row": self.row}
+        return {
+            "step": self.step,
+            "recovered": recovered,
+            "best_step": self.best_step,
+            "parts": self.parts,
+            "row": self.row,
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Best":
         recovered = values["recovered"]
-        return cls(values["step"], -math.inf if recovered is None else recovered, values["best_step"], values["row"])
+        return cls(**values | {"recovered": -math.inf if recovered is None else recovered})
 
 
 class Loop:
@@ -70,21 +78,29 @@ class Loop:
         self.student, self.source, self.config, self.folder = student, source, config, folder
         # another run in this process may have used another precision
         AcceleratorState._reset_state()
+        self.device = execution_device(student.denoiser)  # one of several GPUs is the one that holds the model
+        self.offloaded = hook_device(student.denoiser) is not None
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
-            cpu=parameter_device(student.denoiser).type == "cpu",
+            cpu=self.device.type == "cpu" and not (is_asked() and torch.cuda.is_available()),
             log_with=config.tracker,
             project_dir=str(folder),
         )
-        self.adapter = student.adapter.to(self.accelerator.device, torch.float32).train().requires_grad_(True)
+        if is_asked():
+            self.device = self.accelerator.device
+            shard(student.denoiser, self.device)
+        self.adapter = student.adapter.to(self.device, torch.float32).train().requires_grad_(True)
         parameters = self.adapter.parameters()
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.average = Average(self.adapter, config.ema_decay)
-        self.best = Best()
+        self.best = Best(parts=config.accumulation or 1)
         if saved := load_checkpoint(folder, self.adapter, self.average, optimizer):
             self.best = Best.from_dict(saved)
+            self.best.parts = config.accumulation or self.best.parts
         self.raw_optimizer = optimizer
-        self.model, self.optimizer = self.accelerator.prepare(student, optimizer)
+        # the student is not wrapped: its few gradients are averaged here, once a step, whatever shares the base model
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        self.parts = Parts(self.accelerator, config, self.device)
         if config.tracker:
             self.accelerator.init_trackers("guidefold", config={k: str(v) for k, v in config.to_dict().items()})
 
@@ -99,7 +115,7 @@ class Loop:
             with memory_told(LESS, TrainingError), progress("Training", self.config.steps, self.best.logged) as bar:
                 while self.best.logged < self.config.steps:
                     bar.advance(text=f"loss {self.advance():.3f}")
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, RoomError):
             self.save()
             raise
         finally:
@@ -137,19 +153,13 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.source.batch(step)
-        parts = min(self.config.accumulation, len(batch["step"]))
-        weight = guidance_weights(batch["pred_cond"], batch["pred_guided"])
+        weight = guidance_weights(batch["energy"])
         # processes average their gradients, so that each asks for as many times its share
-        states, total = self.mine(batch | {"weight": weight * self.accelerator.num_processes}), 0.0
-        for part in range(parts):
-            chunk = {name: value[part::parts] for name, value in states.items()}
-            held = self.accelerator.no_sync(self.model) if part + 1 < parts else nullcontext()
-            with held, self.accelerator.autocast():
-                loss = guidance_loss(self.model(chunk), chunk["pred_guided"], chunk["weight"])
-                self.accelerator.backward(loss)
-            total += float(loss.detach())
+        states = self.mine(batch | {"weight": weight * self.accelerator.num_processes})
+        total, self.best.parts = self.parts.fitting(self.best.parts, lambda parts: self.gradients(states, parts))
         total = self.mean(total)
         self.check("loss", total, step)
+        self.average_gradients(step)
         norm = float(self.accelerator.clip_grad_norm_(self.adapter.parameters(), self.config.max_grad_norm) or 0.0)
         if self.accelerator.scaler is None:  # which skips a step whose gradients overflow, and goes on
             self.check("gradient norm", norm, step)
@@ -160,6 +170,31 @@ class Loop:
             self.average.update(self.adapter, step)
             self.best.step, self.best.row = step + 1, row
         return row
+
+    def gradients(self, states: States, parts: int) -> float:
+        """Leave the gradients of a batch, computed in parts and averaged over processes; return its loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for chunk in shares(states, parts):
+            with self.accelerator.autocast(), weights_kept() if self.offloaded else nullcontext():
+                loss = guidance_loss(self.student(chunk), chunk["pred_guided"], chunk["weight"])
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        return float(total)  # waits for the device, once a step
+
+    def average_gradients(self, step: int) -> None:
+        """Average gradients over processes. Raises TrainingError for a parameter that has none."""
+        if lacking := [name for name, value in self.adapter.named_parameters() if value.grad is None]:
+            raise TrainingError(
+                f"no gradient reaches the adapter's {lacking[0]} and {len(lacking) - 1} other parameters at step "
+                f"{step}; a layer of {type(self.student.denoiser).__name__} passes none on, as some quantised ones do: "
+                "load the model otherwise"
+            )
+        if self.accelerator.num_processes > 1:
+            gradients: list[Any] = [value.grad for value in self.adapter.parameters()]
+            flat = self.accelerator.reduce(torch.cat([one.flatten() for one in gradients]), "mean")
+            for one, mean in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):  # pyright: ignore[reportAttributeAccessIssue]
+                one.copy_(mean.view_as(one))
 
     def check(self, name: str, value: float, step: int) -> None:
         """Raise TrainingError, which says how to go on without recording again, unless a number is finite."""
@@ -178,12 +213,12 @@ class Loop:
         """Return the mean of all processes' values: what one finds wrong stops all."""
         if self.accelerator.num_processes == 1:
             return value
-        return float(self.accelerator.reduce(torch.tensor(value, device=self.accelerator.device), "mean"))  # pyright: ignore[reportArgumentType]
+        return float(self.accelerator.reduce(torch.tensor(value, device=self.device), "mean"))  # pyright: ignore[reportArgumentType]
 
     def mine(self, states: States) -> States:
         """Return this process's share of a batch, on its device."""
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        return {name: value[rank::world].to(self.accelerator.device) for name, value in states.items()}
+        mine = share(states, self.accelerator.process_index, self.accelerator.num_processes)
+        return {name: value.to(self.device, non_blocking=True) for name, value in mine.items()}
 
     def validate(self) -> dict[str, float]:
         """Measure guidance recovered on held-out conditions with averaged weights, and keep the best of them.
@@ -191,12 +226,12 @@ class Loop:
         Raises TrainingError where it is not finite.
         """
         missed = whole = 0.0
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
         with self.average.applied(self.adapter):
-            for states in itertools.islice(self.source.validation(), rank, None, world):
-                on_device = {name: value.to(self.accelerator.device) for name, value in states.items()}
-                student, bare = energies(self.student, on_device)
-                missed, whole = missed + float(student.sum()), whole + float(bare.sum())
+            for states in self.source.validation():
+                mine = self.mine(states | {"weight": torch.ones(len(states["pred_guided"]))})
+                parts = -(-len(mine["weight"]) * self.best.parts // self.parts.most)  # as large as those of training
+                sums, _ = self.parts.fitting(parts, lambda parts, mine=mine: self.measured(mine, parts))
+                missed, whole = missed + sums[0], whole + sums[1]
             missed, whole = self.mean(missed), self.mean(whole)
             if not whole:
                 return {}
@@ -206,6 +241,13 @@ class Loop:
                 self.write("best", recovered)
                 self.best.recovered, self.best.best_step = recovered, self.best.step
         return {"validation": recovered}
+
+    def measured(self, states: States, parts: int) -> list[float]:
+        """Return what the student misses of these states' guidance, and how much there is, computed in parts."""
+        sums = torch.zeros(2, device=self.device)
+        for chunk in shares(states, parts):
+            sums += torch.stack([(one * chunk["weight"]).sum() for one in energies(self.student, chunk)])
+        return sums.tolist()
 
     def write(self, name: str, recovered: float | None) -> None:
         """Write the adapter's current weights as a finished adapter."""
@@ -240,27 +282,3 @@ def held_back() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if caught:
         raise KeyboardInterrupt
-
-
-def parameter_device(module: nn.Module) -> torch.device:
-    return next(iter(module.parameters())).device
-
-
-@contextmanager
-def frozen(denoiser: Any, *, gradient_checkpointing: bool) -> Iterator[None]:
-    """Freeze a denoiser for a while, and leave it as it was."""
-    training = {name: module.training for name, module in denoiser.named_modules()}
-    needed = {name for name, value in denoiser.named_parameters() if value.requires_grad}
-    was_checkpointing = getattr(denoiser, "is_gradient_checkpointing", False)
-    denoiser.eval().requires_grad_(False)
-    if gradient_checkpointing and not was_checkpointing:
-        denoiser.enable_gradient_checkpointing()
-    try:
-        yield
-    finally:
-        if gradient_checkpointing and not was_checkpointing:
-            denoiser.disable_gradient_checkpointing()
-        for name, module in denoiser.named_modules():
-            module.training = training.get(name, module.training)
-        for name, value in denoiser.named_parameters():
-            value.requires_grad_(name in needed)

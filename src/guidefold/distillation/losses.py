@@ -17,13 +17,12 @@ def guidance_loss(prediction: Tensor, pred_guided: Tensor, weight: Tensor) -> Te
     return (per_row(weight, error) * error).sum()
 
 
-def guidance_weights(pred_cond: Tensor, pred_guided: Tensor) -> Tensor:
+def guidance_weights(energy: Tensor) -> Tensor:
     """Return what each state's squared error counts for [B]: w = 1 / (|cond - guided|^2 + a floor), normalised.
 
-    All states [B, ...] count alike, but for those whose guidance is near the floor or below. Plain squared errors would
-    be those of the noisiest steps and the highest scales, where guidance is largest; but it is the later, small
-    differences that bring out what the prompt asks for.
+    `energy` [B] is |cond - guided|^2. All states count alike, but for those whose guidance is near the floor or below.
+    Plain squared errors would be those of the noisiest steps and the highest scales, where guidance is largest; but it
+    is the later, small differences that bring out what the prompt asks for.
     """
-    energy = (pred_cond.float() - pred_guided.float()).square().flatten(1).sum(1)
     weight = 1 / (energy + FLOOR * energy.mean()).clamp(min=1e-12)
     return weight / (weight * energy).sum().clamp(min=1e-12)

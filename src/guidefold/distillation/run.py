@@ -18,8 +18,9 @@ from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig, Config, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import chosen_denoiser, denoisers
 from guidefold.distillation.folder import alone_in, claim, is_own
-from guidefold.distillation.loop import Loop, frozen
-from guidefold.distillation.states import OnlineStates, RecordedStates, Source
+from guidefold.distillation.freezing import frozen, settled
+from guidefold.distillation.loop import Loop
+from guidefold.distillation.states import OnlineStates, RecordedStates, Source, told_by
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, SeveralDenoisersError
 from guidefold.files import named
@@ -28,6 +29,7 @@ from guidefold.keeping.group import AdapterGroup
 from guidefold.keeping.hub import from_pretrained, start_from
 from guidefold.memory import memory_told
 from guidefold.processes import place
+from guidefold.room import forked
 from guidefold.trajectories.additions import added_to
 from guidefold.trajectories.conditions import draw
 from guidefold.trajectories.dataset import held_out
@@ -38,6 +40,7 @@ from guidefold.trajectories.several import Folders, drawn_of, identity_of, open_
 from guidefold.trajectories.store import Store
 from guidefold.ui import progress
 
+FEWER = "give --offload model, or a smaller record_batch and another folder; the shards before are kept"
 Conditions = Sequence[str] | Sequence[int] | str | Path
 
 
@@ -65,14 +68,17 @@ def record(
 
 def recorded(recorder: Recorder, output: str | Path) -> Store:
     """Return the complete store of a recorder, after making what is missing of it."""
-    store, config = Store.create(output, header=recorder.header()), recorder.config
     rank, world = place()
+    store, config = Store.create(output, header=recorder.header()), recorder.config
+    store.check_shards()
     missing = [number for number in store.missing_shards() if number % world == rank]
     done = config.trajectories - sum(len(store.shard_trajectories(number)) for number in missing)
     with progress("Recording", config.trajectories, done) as bar:
         for number in missing:
             trajectories = store.shard_trajectories(number)
-            store.write_shard(number, recorder.shard(trajectories))
+            with memory_told(FEWER):
+                states = recorder.shard(trajectories)
+            store.write_shard(number, states)
             bar.advance(len(trajectories))
         while world > 1 and not store.complete:
             time.sleep(1)
@@ -101,18 +107,19 @@ def train(
     check_tracker(config)
     source = open_source(pipe, store, conditions, config, trajectory, arguments)
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
+    how = settled(config, denoiser)
     student = Student(denoiser, new_adapter(denoiser, source.spec, adapter, config), source.static)
-    student.adapter.trained = origin(pipe, denoiser, config, source.trajectory) | student.adapter.trained
-    if guided_by := shaped(pipe, source.arguments, source.spec.offs):
-        student.adapter.trained["arguments"] = guided_by  # what a call with others is warned of
+    told = origin(pipe, denoiser, config, source.trajectory) | shaped_by(pipe, source, arguments)
+    student.adapter.trained = told | student.adapter.trained
     claim(folder, told_of(student.adapter, denoiser, config, source.trajectory, source.identity))
     with alone_in(folder):
         student.adapter.attach(denoiser)
         try:
-            with frozen(denoiser, gradient_checkpointing=config.gradient_checkpointing):
+            checkpointing = bool(how.gradient_checkpointing)
+            with frozen(denoiser, gradient_checkpointing=checkpointing, compile=how.compile):
                 if isinstance(source, OnlineStates):
                     source.adapter = student.adapter
-                Loop(student, source, config, folder).run()
+                Loop(student, source, how, folder).run()
         finally:
             student.adapter.detach()
         return from_pretrained(folder / "best")
@@ -132,7 +139,8 @@ def check_run(recorder: Recorder, output: Path, adapter: AdapterConfig | None, c
     drawn = [draw(recorder.config, recorder.conditions, number).condition for number in numbers]
     held_out(torch.tensor(drawn), config.validation)
     denoiser = chosen_denoiser(recorder.pipe, recorder.spec.denoiser)
-    with torch.random.fork_rng():
+    settled(config, denoiser)
+    with forked(denoiser):
         made = new_adapter(denoiser, recorder.spec, adapter, config)
     is_own(output, told_of(made, denoiser, config, drawn_of([store]), identity_of([store])))
 
@@ -176,10 +184,15 @@ def open_source(
     if store is None:
         raise InputError("source is recorded but there is no store; record one first, or choose source online")
     stores = open_stores(store)
-    denoiser = chosen_denoiser(pipe, stores[0].header["spec"].get("denoiser"))
+    denoiser = chosen_denoiser(pipe, told_by(stores[0])[0].denoiser)
     stores[0].check_added(added_to(denoiser))
     stores[0].check_model(fingerprint(denoiser))
     return RecordedStates(stores, config)
+
+
+def denoiser_of(store: Folders | None) -> str | None:
+    """Return the component that a store was recorded of, where guidance ran several. Raises StoreError."""
+    return None if store is None else open_stores(store)[0].header["spec"].get("denoiser")
 
 
 def origin(pipe: Any, denoiser: Any, config: TrainConfig, trajectory: TrajectoryConfig) -> dict[str, Any]:
@@ -188,6 +201,14 @@ def origin(pipe: Any, denoiser: Any, config: TrainConfig, trajectory: Trajectory
     base = Path(str(name)).name if Path(str(name)).exists() else str(name)  # a local path is nobody else's business
     scales = {"scale_min": trajectory.scale_min, "scale_max": trajectory.scale_max}
     return {"base": base, "base_fingerprint": fingerprint(denoiser), "source": config.source, **scales}
+
+
+def shaped_by(pipe: Any, source: Source, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what guidance was shaped by, besides the dials, where it was recorded."""
+    if isinstance(source, RecordedStates):
+        arguments = source.arguments
+    found = shaped(pipe, arguments, source.spec.offs) if callable(pipe) and not isinstance(pipe, nn.Module) else {}
+    return {"arguments": found} if found else {}
 
 
 def told_of(

@@ -11,13 +11,13 @@ import torch
 from guidefold.adapters import ConditionSpec
 from guidefold.arguments import unwritten
 from guidefold.config import TrainConfig, TrajectoryConfig
-from guidefold.errors import InputError
+from guidefold.errors import InputError, StoreError
 from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import digest, hashed
-from guidefold.trajectories.dataset import StateSet, batch_of_groups, split
+from guidefold.trajectories.dataset import StateSet, batch_of_groups, gathered, split
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.several import drawn_of, identity_of
-from guidefold.trajectories.states import States
+from guidefold.trajectories.states import States, once_for_each
 from guidefold.trajectories.store import Store
 
 SETS_KEPT = 8  # sets of online trajectories that batches are mixed from
@@ -30,7 +30,6 @@ class Source(Protocol):
     static: dict[str, Any]
     spec: ConditionSpec
     trajectory: TrajectoryConfig
-    arguments: dict[str, Any]
     identity: str
 
     def batch(self, step: int) -> States:
@@ -42,14 +41,27 @@ class Source(Protocol):
         ...
 
 
+def told_by(store: Store) -> tuple[ConditionSpec, dict[str, Any]]:
+    """Return the conditions and the other arguments of the denoiser that a store was recorded from.
+
+    Raises StoreError for a damaged index.
+    """
+    try:
+        static = {name: unwritten(value) for name, value in store.header["static"].items()}
+        return ConditionSpec(**store.header["spec"]), static
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+        told = f"no {error}" if isinstance(error, KeyError) else error
+        raise StoreError(f"the index of {store.folder} is damaged ({told}); record again in a new folder") from error
+
+
 class RecordedStates:
     """States of one store or of several that agree, as `open_stores` makes sure."""
 
     def __init__(self, stores: Sequence[Store], config: TrainConfig) -> None:
         self.config, self.trajectory = config, drawn_of(stores)
-        self.identity, self.arguments = identity_of(stores), stores[0].header["arguments"]
-        self.static = {name: unwritten(value) for name, value in stores[0].header["static"].items()}
-        self.spec = ConditionSpec(**stores[0].header["spec"])
+        self.identity = identity_of(stores)
+        self.spec, self.static = told_by(stores[0])
+        self.arguments: dict[str, Any] = stores[0].header.get("arguments", {})
         self.training, self.held_out = split(stores, config.validation)
 
     def batch(self, step: int) -> States:
@@ -67,14 +79,14 @@ def chunks(states: StateSet) -> Iterator[States]:
             yield states.batch(part)
 
 
-def mixed(name: str, rows: list[torch.Tensor]) -> torch.Tensor:
-    """Stack rows of several sets. Raises InputError where prompts differ in length."""
-    if len({row.shape for row in rows}) > 1:
+def mixed(name: str, parts: list[torch.Tensor]) -> torch.Tensor:
+    """Put rows of several sets together. Raises InputError where prompts differ in length."""
+    if len({part.shape[1:] for part in parts}) > 1:
         raise InputError(
             f"{name.removeprefix('call.')} has another length for other prompts; choose source recorded, and record "
             "with record_batch 1 and shard 1"
         )
-    return torch.stack(rows)
+    return torch.cat(parts)
 
 
 class OnlineStates:
@@ -104,16 +116,16 @@ class OnlineStates:
         self.config, self.trajectory = config, trajectory
         self.recorder = Recorder(pipe, kept, trajectory, **arguments)
         self.judge = Recorder(pipe, held, trajectory, **arguments) if held else None
-        self.static, self.spec, self.arguments = self.recorder.static, self.recorder.spec, arguments
+        self.static, self.spec = self.recorder.static, self.recorder.spec
         self.identity = hashlib.sha256(json.dumps(self.recorder.header(), sort_keys=True).encode()).hexdigest()[:16]
         self.adapter: Adapter | None = None
         self.make = lru_cache(maxsize=SETS_KEPT + 1)(self._make)
 
     def _make(self, number: int) -> States:
-        """Return all states of one set of trajectories."""
+        """Return all states of one set of trajectories, as a store keeps them."""
         size = self.recorder.config.record_batch
         indices = range(number * size, (number + 1) * size)
-        return self._as_teacher(self.recorder, indices, keep_all=True)
+        return once_for_each(self._as_teacher(self.recorder, indices, keep_all=True))
 
     def _as_teacher(self, recorder: Recorder, indices: Sequence[int], *, keep_all: bool) -> States:
         if self.adapter is None:
@@ -123,14 +135,17 @@ class OnlineStates:
 
     def batch(self, step: int) -> States:
         last = step // self.config.refresh_every
-        sets = [self.make(number) for number in range(max(0, last - SETS_KEPT + 1), last + 1)]
-        counts = [len(one["step"]) for one in sets]
+        numbers = range(max(0, last - SETS_KEPT + 1), last + 1)
+        sets = [self.make(number) for number in numbers]
+        counts = torch.tensor([len(one["step"]) for one in sets])
         generator = torch.Generator().manual_seed(hashed(self.config.seed, "picks", step))
-        picks = torch.randint(sum(counts), (self.config.batch_size,), generator=generator)
-        owners = torch.bucketize(picks, torch.tensor(counts).cumsum(0), right=True)
-        starts = torch.tensor([0, *counts]).cumsum(0)
-        rows = [(int(owner), int(pick - starts[owner])) for owner, pick in zip(owners, picks, strict=True)]
-        return {name: mixed(name, [sets[owner][name][row] for owner, row in rows]) for name in sets[0]}
+        picks = torch.randint(int(counts.sum()), (self.config.batch_size,), generator=generator)
+        owners = torch.bucketize(picks, counts.cumsum(0), right=True)
+        rows, size = picks - (counts.cumsum(0) - counts)[owners], self.recorder.config.record_batch
+        present = owners.unique().tolist()
+        parts = [gathered(sets[owner], rows[owners == owner], numbers[owner] * size) for owner in present]
+        back = owners.argsort(stable=True).argsort()  # from the order of sets to the order drawn
+        return {name: mixed(name, [part[name] for part in parts])[back] for name in parts[0]}
 
     @lru_cache(maxsize=1)  # noqa: B019  the source lives as long as its run
     def _validation(self) -> list[States]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from guidefold.denoiser import predict
 from guidefold.keeping import Adapter
-from guidefold.trajectories.states import States, inputs_of, negative_of, scales_of
+from guidefold.trajectories.states import States, energy_of, inputs_of, negative_of, scales_of
 
 
 class Student(nn.Module):
@@ -32,6 +32,4 @@ class Student(nn.Module):
 @torch.no_grad()
 def energies(student: Student, states: States) -> tuple[Tensor, Tensor]:
     """Return |student - guided|^2 and |cond - guided|^2 for each of the states, [B] each."""
-    guided = states["pred_guided"].float()
-    missed = (student(states).float() - guided).square().flatten(1).sum(1)
-    return missed, (states["pred_cond"].float() - guided).square().flatten(1).sum(1)
+    return energy_of(student(states), states["pred_guided"]), states["energy"]

@@ -51,8 +51,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     if exists(folder / CONFIG):
         try:
             beside: Any = read_object(folder / CONFIG, "an adapter")
-        except InputError as error:
-            beside = error
+        except InputError as error:  # what cannot be read may be whole, and is not needed
+            beside = own if isinstance(error.__cause__, OSError) else None
         if beside != own:
             warnings.warn(f"{folder / CONFIG} is not what {WEIGHTS} says of itself, which counts", stacklevel=4)
     return own

@@ -12,15 +12,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from guidefold.denoiser import components, denoisers
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Return a short hash of a model's weights, by name, shape and a sample of the values of each."""
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name, value in sorted(model.state_dict().items()):
-        sample = value.detach().reshape(-1)[:: max(1, value.numel() // 64)].float().cpu()
-        digest.update(f"{name}{tuple(value.shape)}".encode() + sample.numpy().tobytes())
-    return digest.hexdigest()[:16]
+from guidefold.trajectories.weights import fingerprint as fingerprint
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from guidefold.capture.replay import check_same
 from guidefold.capture.run import as_conditions, check_arguments, failures_told, parameters_of, run
 from guidefold.capture.switch import SCALES, Dial, first_dial, guider_dials, has_guider
 from guidefold.capture.tape import Step, Tape, aligned
-from guidefold.capture.watch import Watch
+from guidefold.capture.watch import Target, Watch
 from guidefold.config import TrajectoryConfig
 from guidefold.denoiser import denoisers, replaced
 from guidefold.errors import InputError, ModelError, SeveralDenoisersError
@@ -27,7 +27,7 @@ from guidefold.trajectories.additions import additions
 from guidefold.trajectories.conditions import Draw, contrasting, draw, kept_steps
 from guidefold.trajectories.following import adapter_to_follow, sampling
 from guidefold.trajectories.identity import encoders_of, fingerprint, guider_of, others_of, plain, scheduler_of
-from guidefold.trajectories.states import States, joined
+from guidefold.trajectories.states import States, energy_of, joined, once_for_each
 
 
 class Recorder:
@@ -173,23 +173,34 @@ class Recorder:
     def states(self, indices: Sequence[int], *, keep_all: bool = False) -> States:
         """Sample trajectories together and return their kept states, trajectory by trajectory.
 
-        Keys: `call.*` the student's inputs [N, ...], `negative.*` those of the negative prompt, `pred_guided` and
-        `pred_cond` [N, ...], `mask` where the scheduler does not see all of a prediction, `guidance_scale`,
-        `trajectory`, `condition`, `step` [N].
+        Keys: `call.*` the student's inputs [N, ...], `negative.*` those of the negative prompt, `pred_guided` [N, ...],
+        `energy` its squared distance from the prediction without guidance [N], `mask` where the scheduler does not see
+        all of a prediction, `guidance_scale`, `trajectory`, `condition`, `step` [N]. All are on the CPU.
         """
         draws = [draw(self.config, self.conditions, index) for index in indices]
         known = self._known(draws)
-        visits = self._visits(draws, self._led(draws, known))
+        targets = self._targets(draws, self._led(draws, known))
+        chosen = [self._kept(one, len(targets), keep_all=keep_all) for one in draws]
+        rows: list[list[States]] = [[] for _ in draws]
+        for visit, target in enumerate(targets):
+            keeping = [row for row, steps in enumerate(chosen) if visit in steps]
+            if keeping:
+                state = self._state(target, len(draws))
+                for row in keeping:
+                    rows[row].append({name: value[row].to("cpu", copy=True) for name, value in state.items()})
         parts = []
         for row, one in enumerate(draws):
-            chosen = [*range(len(visits))] if keep_all else kept_steps(self.config, one.index, len(visits))
-            part = {name: torch.stack([visits[k][name][row] for k in chosen]) for name in visits[0]}
-            part |= {name: value[row].expand(len(chosen), *value[row].shape) for name, value in known.items()}
-            part["step"] = torch.tensor(chosen)
+            part = {name: torch.stack([state[name] for state in rows[row]]) for name in rows[row][0]}
+            count, fixed = len(chosen[row]), {name: value[row].cpu() for name, value in known.items()}
+            part |= {name: value.expand(count, *value.shape) for name, value in fixed.items()}
+            part["step"] = torch.tensor(chosen[row])
             numbers = {"trajectory": one.index, "condition": one.condition}
-            part |= {name: torch.tensor([value] * len(chosen)) for name, value in numbers.items()}
+            part |= {name: torch.tensor([value] * count) for name, value in numbers.items()}
             parts.append(part)
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _kept(self, one: Draw, visits: int, *, keep_all: bool) -> list[int]:
+        return [*range(visits)] if keep_all else kept_steps(self.config, one.index, visits)
 
     def _known(self, draws: list[Draw]) -> States:
         """Return what is decided before sampling: scales [B] and conditions of negative prompts [B, ...]."""
@@ -198,23 +209,23 @@ class Recorder:
         return self._negative(draws) | {name: torch.tensor(many) for name, many in values.items()}
 
     @torch.no_grad()
-    def _visits(self, draws: list[Draw], along: Sequence[Step]) -> list[States]:
-        """Return the states of all images at every visit of the denoiser."""
-        watch, images = self._watch(draws, self.config.sampling_steps, along), len(draws)
+    def _targets(self, draws: list[Draw], along: Sequence[Step]) -> list[Target]:
+        """Return what the denoiser would have to answer at each of its visits, for all images."""
+        watch = self._watch(draws, self.config.sampling_steps, along)
         targets = watch.targets(None if self.identity else watch.maps())
-        self.visits, visits = len(targets), []
-        for number in sorted(targets):
-            called, target = targets[number].called, targets[number]
-            if called.denoiser != self.name:
-                continue
-            self._check_static(called.call.static, images)
-            visit = {f"call.{name}": value for name, value in self.replay.rows(called.call, images).items()}
-            visit["pred_cond"] = by_image(called.answer, images)
-            visit["pred_guided"] = by_image(unpacked(called.answer, target.answer), images)
-            if not target.mask.all():
-                visit["mask"] = by_image(unpacked(called.answer, target.mask.float()), images) > 0
-            visits.append(visit)
-        return visits
+        self.visits = len(targets)
+        return [targets[number] for number in sorted(targets) if targets[number].called.denoiser == self.name]
+
+    def _state(self, target: Target, images: int) -> States:
+        """Return the states of all images at one visit."""
+        called = target.called
+        self._check_static(called.call.static, images)
+        state = {f"call.{name}": value for name, value in self.replay.rows(called.call, images).items()}
+        state["pred_guided"] = by_image(unpacked(called.answer, target.answer), images)
+        state["energy"] = energy_of(by_image(called.answer, images), state["pred_guided"])
+        if target.mask is not None and not target.mask.all():
+            state["mask"] = by_image(unpacked(called.answer, target.mask.float()), images) > 0
+        return state
 
     def _check_static(self, static: dict[str, Any], images: int) -> None:
         """Raise ModelError where an argument that is kept once for all states differs; lists may go with the batch."""
@@ -265,12 +276,4 @@ class Recorder:
     def shard(self, numbers: Sequence[int]) -> dict[str, Tensor]:
         """Return the tensors of a shard; what never changes along a trajectory is kept once for each."""
         parts = [self.states(batch) for batch in self.batches(numbers)]
-        states = {name: joined(name, [part[name] for part in parts]) for name in parts[0]}
-        first = torch.cat([torch.tensor([True]), states["trajectory"].diff() != 0])
-        row = first.cumsum(0) - 1
-        shard = {}
-        for name, value in states.items():
-            once = value[first]
-            constant = name not in ("trajectory", "step") and torch.equal(once[row], value)
-            shard[f"trajectory.{name}" if constant else name] = (once if constant else value).cpu().contiguous()
-        return shard
+        return once_for_each({name: joined(name, [part[name] for part in parts]) for name in parts[0]})

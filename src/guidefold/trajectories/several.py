@@ -6,7 +6,8 @@ from pathlib import Path
 
 from guidefold.config import TrajectoryConfig
 from guidefold.errors import StoreError
-from guidefold.trajectories.store import Store, differences
+from guidefold.trajectories.headers import differences
+from guidefold.trajectories.store import Store
 
 Folders = str | Path | Sequence[str | Path]
 

@@ -1,6 +1,7 @@
 """States: what a student sees and would have to answer, as tensors with a row per state, by name.
 
-`call.*` are the denoiser's tensors, `negative.*` those of the negative prompt, `dial.*` the scales after the first.
+`call.*` are the denoiser's tensors, `negative.*` those of the negative prompt, `dial.*` the scales after the first;
+`pred_guided` is what the student would have to answer and `energy` how far that is from the bare model's answer.
 """
 
 import torch
@@ -9,6 +10,26 @@ from torch import Tensor
 from guidefold.errors import ModelError
 
 States = dict[str, Tensor]
+
+
+def energy_of(prediction: Tensor, pred_guided: Tensor) -> Tensor:
+    """Return |prediction - guided|^2 for each of the predictions [B, ...], as [B] in float32."""
+    return (prediction.float() - pred_guided.float()).square().flatten(1).sum(1)
+
+
+def once_for_each(states: States) -> States:
+    """Return states on the CPU as a store keeps them: what never changes along a trajectory once, as `trajectory.x`.
+
+    The states of a trajectory follow one another.
+    """
+    first = torch.cat([torch.tensor([True]), states["trajectory"].diff() != 0])
+    row = first.cumsum(0) - 1
+    kept = {}
+    for name, value in states.items():
+        once = value[first]
+        constant = name not in ("trajectory", "step") and torch.equal(once[row], value)
+        kept[f"trajectory.{name}" if constant else name] = (once if constant else value).cpu().contiguous()
+    return kept
 
 
 def joined(name: str, parts: list[Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,14 +29,14 @@ from torch import Tensor
 
 from guidefold.config import TrajectoryConfig
 from guidefold.errors import InputError, StoreError
+from guidefold.trajectories.headers import brief, check_header, check_same, differences
 
-FORMAT = 2
+FORMAT = 3
 INDEX = "index.json"
 PARTIAL = ".guidefold-partial"
 SHARED = "trajectory."
 RECORD = "guidefold"
 ATTEMPTS = 3
-LONGEST = 80  # characters of a value in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +91,8 @@ class Store:
             version = header["format"]
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreError(f"there is no store in {folder}; make one with record") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} is damaged ({error!r}); record again in a new folder") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise StoreError(f"{path} is damaged ({brief(repr(error))}); record again in a new folder") from error
         if version != FORMAT:
             raise StoreError(
                 f"the store {folder} has format {version!r}, this guidefold reads format {FORMAT}; "
@@ -134,7 +134,7 @@ class Store:
 
     def missing_shards(self) -> list[int]:
         """Return the numbers of the shards that are still to be recorded, ascending."""
-        present = {path.name for path in self.folder.iterdir()}
+        present = {path.name for path in self.folder.iterdir() if path.is_file()}  # a link to nothing is none
         return [number for number in range(self.shards) if self.shard_path(number).name not in present]
 
     def check_model(self, fingerprint: str) -> None:
@@ -171,19 +171,34 @@ class Store:
 
         Raises StoreError if the shard is missing, truncated, altered or of another store.
         """
+        with self.opened(number) as (file, record):
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if verify and record != self.describe(number, tensors):
+                raise ValueError("its checksum does not fit")
+        return tensors
+
+    @contextmanager
+    def opened(self, number: int) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Open a shard of this store and number, and what it says of itself. Raises StoreError as `read_shard` does."""
         path = self.shard_path(number)
-        if not path.exists():
+        if not path.is_file():
             raise StoreError(f"{path} is missing; run record again to complete the store")
         try:
             with safe_open(path, "pt") as file:
                 record = json.loads(file.metadata()[RECORD])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            good = record == self.describe(number, tensors) if verify else record["store"] == self.identity
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-            good, tensors = False, {}
-        if not good:
-            raise StoreError(f"{path} is truncated, altered or of another store; delete it and run record again")
-        return tensors
+                if (record["store"], record["shard"]) != (self.identity, number):
+                    raise ValueError("it is another one")
+                yield file, record
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise StoreError(
+                f"{path} is truncated, altered or of another store; delete it and run record again"
+            ) from error
+
+    def check_shards(self) -> None:
+        """Raise StoreError, as reading would, for a shard that is cut off or another one; its data are not read."""
+        for number in sorted(set(range(self.shards)) - set(self.missing_shards())):
+            with self.opened(number):
+                pass
 
     def verify(self) -> None:
         """Raise StoreError unless every shard is there and unaltered."""
@@ -205,15 +220,6 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def check_header(header: Mapping[str, Any]) -> None:
-    """Raise InputError unless the header says what a store needs to know."""
-    if not isinstance(header.get("model"), str) or not isinstance(header.get("config"), dict):
-        raise InputError(
-            "a store's header lacks 'model' or 'config'; give a fingerprint and TrajectoryConfig.to_dict()"
-        )
-    TrajectoryConfig.from_dict(header["config"])
-
-
 def check_layout(tensors: Mapping[str, Tensor], trajectories: range) -> None:
     """Raise InputError unless `tensors` has equal rows per state, and a row for each of `trajectories`."""
     if lacking := {"trajectory", f"{SHARED}condition"} - tensors.keys():
@@ -229,31 +235,6 @@ def check_layout(tensors: Mapping[str, Tensor], trajectories: range) -> None:
         raise InputError(
             f"a shard needs states of trajectories {trajectories[0]} to {trajectories[-1]}, and of no other"
         )
-
-
-def check_same(stored: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    """Raise StoreError that names the first difference between two headers."""
-    for key, old, new in differences(stored, wanted):
-        raise StoreError(
-            f"the store {folder} was made with {key} = {old}, this run has {key} = {new}; "
-            "use the same settings to go on, or a new folder"
-        )
-
-
-def differences(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield the dotted key and both values, as text, of everything that differs between two headers."""
-    for key in sorted(stored.keys() | wanted.keys()):
-        old, new = stored.get(key), wanted.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from differences(old, new, f"{prefix}{key}.")
-        elif key not in stored or key not in wanted or old != new:
-            before, now = (brief(repr(header[key])) if key in header else "nothing" for header in (stored, wanted))
-            yield f"{prefix}{key}", before, now
-
-
-def brief(text: str) -> str:
-    """Return a text, or its beginning: a list of prompts would fill the screen."""
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text):,} characters)"
 
 
 def write_whole(path: Path, data: bytes) -> None:

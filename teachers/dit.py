@@ -1,0 +1,60 @@
+"""Teacher B: a class-conditional transformer with adaptive norms; a class is a name, its styles are the variety."""
+
+from collections import Counter
+from pathlib import Path
+
+import torch
+from diffusers import DiTTransformer2DModel
+from torch import Tensor, nn
+
+from clip import members
+from conditions import DROPPED
+from emoji import Emoji
+from loop import Plan, fit
+from unet import scheduler, strata
+
+# DiTPipeline takes class 1000 for "no class", whatever the model
+CLASSES = 1000
+
+
+def model() -> DiTTransformer2DModel:
+    """Return the denoiser: 64 tokens of 2 x 2 latents, six blocks of width 160."""
+    return DiTTransformer2DModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        num_layers=6,
+        num_attention_heads=5,
+        attention_head_dim=32,
+        num_embeds_ada_norm=CLASSES,
+    )
+
+
+def classes(emojis: list[Emoji]) -> list[str]:
+    """Return the names that most styles have drawn, each of which becomes a class."""
+    styles = Counter(name for name, _ in {(e.name, e.style) for e in emojis})
+    return sorted(sorted(styles, key=lambda name: (-styles[name], name))[:CLASSES])
+
+
+def train(latents: Tensor, emojis: list[Emoji], groups: list[list[int]], dit: nn.Module, run: Path, plan: Plan):
+    """Train on scaled latents [N, 4, 16, 16] of the pictures whose names are classes."""
+    numbers = {name: number for number, name in enumerate(classes(emojis))}
+    chosen = [group for group in groups if emojis[group[0]].name in numbers]
+    labels = torch.tensor([numbers.get(e.name, CLASSES) for e in emojis])
+    device, noises = next(dit.parameters()).device, scheduler()
+    # the model's own dropping of labels draws anew in each block
+    dit.eval()
+
+    def loss_of(indices: Tensor, generator: torch.Generator) -> Tensor:
+        pictures = members(chosen, indices, generator)
+        clean, classes = latents[pictures].to(device), labels[pictures].to(device)
+        dropped = torch.rand(len(classes), generator=generator, device=device) < DROPPED
+        classes = torch.where(dropped, CLASSES, classes)
+        timesteps = (strata(len(classes), generator) * noises.config["num_train_timesteps"]).long()
+        noise = torch.randn(clean.shape, generator=generator, device=device)
+        noisy, target = noises.add_noise(clean, noise, timesteps), noises.get_velocity(clean, noise, timesteps)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            prediction = dit(noisy, timestep=timesteps, class_labels=classes).sample
+        return nn.functional.mse_loss(prediction.float(), target)
+
+    return fit("b", dit, loss_of, size=len(chosen), plan=plan, run=run)

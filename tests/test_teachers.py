@@ -1,0 +1,143 @@
+"""The pure parts of the scripts that build the teachers: who is held out, what prompts say, how training resumes."""
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+TEACHERS = Path(__file__).parent.parent / "teachers"
+
+
+@pytest.fixture(scope="module")
+def teachers():
+    """The scripts' modules, which find each other by their folder; forgotten afterwards, as their names are common."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(TEACHERS))
+    yield SimpleNamespace(**{name: import_module(name) for name in ("iconify", "emoji", "loop", "clip", "conditions")})
+    sys.path.remove(str(TEACHERS))
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == TEACHERS:
+            del sys.modules[name]
+
+
+def picture(emoji, name: str, style: str, split: str):
+    return emoji.Emoji(name=name, style=style, wordings=(f"{name}, {style}",), split=split, svg="")
+
+
+def test_splits_depend_on_names_alone_and_have_their_shares(teachers):
+    pairs = [(f"thing {i}", style) for i in range(2000) for style in ("noto", "flat")]
+    splits = [teachers.emoji.split_of(*pair) for pair in pairs]
+    assert splits == [teachers.emoji.split_of(*pair) for pair in pairs]
+    assert splits.count("names") / len(pairs) == pytest.approx(0.03, abs=0.01)
+    assert splits.count("pairs") / len(pairs) == pytest.approx(0.05, abs=0.01)
+    by_name = {name: {s for (n, _), s in zip(pairs, splits, strict=True) if n == name} for name, _ in pairs}
+    assert all(found == {"names"} for found in by_name.values() if "names" in found)
+
+
+def test_a_pair_whose_name_no_style_teaches_counts_as_a_held_out_name(teachers):
+    one = picture(teachers.emoji, "fox", "noto", "pairs")
+    assert [e.split for e in teachers.emoji.settled([one])] == ["names"]
+    both = [one, picture(teachers.emoji, "fox", "flat", "train")]
+    assert [e.split for e in teachers.emoji.settled(both)] == ["pairs", "train"]
+
+
+def test_prompts_say_name_tone_and_style_in_four_ways(teachers):
+    tone = " with dark skin tone"
+    found = teachers.emoji.wordings("waving hand", tone, "flat", "hand wave", ("hello", "bye", "hi there", "greet"))
+    assert found[0] == "waving hand with dark skin tone, flat"
+    assert len(set(found)) == 4
+    assert all(tone in prompt and "flat" in prompt for prompt in found)
+    assert sum(word in found[3] for word in ("hello", "bye", "hi there", "greet")) == 3
+
+
+@pytest.mark.parametrize(
+    ("slug", "words", "tone"),
+    [
+        ("artist-medium-light", "artist", " with medium light skin tone"),
+        ("artist-dark-skin-tone", "artist", " with dark skin tone"),
+        ("mermaid-tone1", "mermaid", " with light skin tone"),
+        ("fox-face-2", "fox-face", ""),
+        ("full-moon", "full-moon", ""),
+    ],
+)
+def test_slugs_lose_their_skin_tone(teachers, slug, words, tone):
+    assert teachers.emoji.untoned(slug) == (words, tone)
+
+
+def test_letters_written_together_are_read_as_the_fewest_words(teachers):
+    assert teachers.emoji.segmented("foxweary", ["fox", "weary", "we", "ear"]) == "fox weary"
+
+
+def test_labels_are_said_as_people_say_them(teachers):
+    assert teachers.iconify.spoken("flag: Chad") == "flag of chad"
+    assert teachers.iconify.spoken("man: beard") == "man with beard"
+    assert teachers.iconify.plain("2764-FE0F") == "2764"
+    assert "flag-laos" in teachers.iconify.readings("flag-for-flag-laos")
+
+
+def test_the_rate_warms_up_stays_and_cools_down(teachers):
+    plan = teachers.loop.Plan(steps=100, batch=1, peak=2.0, warm=10, cooldown=20)
+    rates = [teachers.loop.learning_rate(step, plan) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[10:81] == [2.0] * 71
+    assert rates[90] == pytest.approx(1.0)
+    assert rates[100] == 0
+
+
+def trained(teachers, run: Path, *stops: int) -> dict[str, torch.Tensor]:
+    """Return the weights of a small training that is interrupted at each of `stops` but the last."""
+    points = torch.arange(12.0)
+
+    def loss_of(indices, generator):
+        x = points[indices, None] + torch.randn(len(indices), 1, generator=generator)
+        return (model(x) - 3 * x).square().mean()
+
+    plan = teachers.loop.Plan(steps=max(stops), batch=5, peak=1e-2, warm=2)
+    for stop in stops:
+        model = torch.nn.Linear(1, 1)
+        with torch.no_grad():
+            model.weight.fill_(0.5)
+            model.bias.fill_(0.1)
+        teachers.loop.fit("line", model, loss_of, size=12, plan=replace(plan, steps=stop), run=run)
+    return model.state_dict()
+
+
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(teachers, tmp_path):
+    whole, parts = trained(teachers, tmp_path / "whole", 11), trained(teachers, tmp_path / "parts", 4, 7, 11)
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_a_process_asked_to_end_finishes_its_step_and_keeps_it(teachers, tmp_path):
+    model, calls = torch.nn.Linear(1, 1), []
+
+    def loss_of(indices, generator):
+        calls.append(indices)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return model(torch.ones(1, 1)).square().mean()
+
+    before = signal.getsignal(signal.SIGTERM)
+    plan = teachers.loop.Plan(steps=100, batch=2, peak=1e-2)
+    teachers.loop.fit("line", model, loss_of, size=4, plan=plan, run=tmp_path)
+    state = teachers.loop.State(torch.nn.Linear(1, 1), plan)
+    state.load(tmp_path / "line.safetensors")
+    assert state.step == len(calls) == 3
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_tenth_of_the_prompts_are_dropped_and_the_rest_are_of_their_pictures(teachers):
+    ids = torch.arange(40).reshape(10, 4, 1)
+    texts = teachers.conditions.Texts(ids=ids, none=torch.tensor([99]), groups=[[2 * i, 2 * i + 1] for i in range(5)])
+    batches = [texts.batch(torch.arange(5), torch.Generator().manual_seed(seed)) for seed in range(120)]
+    pictures, told = torch.stack([p for p, _ in batches]), torch.stack([t for _, t in batches])[..., 0]
+    dropped = told == 99
+    assert dropped.float().mean() == pytest.approx(0.1, abs=0.04)
+    assert torch.equal((told // 4)[~dropped], pictures[~dropped])
+    assert set(pictures.unique().tolist()) == set(range(10))
+    assert torch.equal(pictures // 2, torch.arange(5).expand(120, 5))
