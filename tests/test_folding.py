@@ -13,6 +13,7 @@ from test_laws import run
 from torch._dynamo.testing import CompileCounter
 from zoo import ZOO
 
+
 @contextmanager
 def live() -> Iterator[None]:
     """Forbid the folded form for a while, with what forbids it to users: a compiler that takes weights for constants."""
