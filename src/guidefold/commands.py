@@ -44,7 +44,8 @@ def loader(
 ) -> cost.Loader:
     """Return how a dry run gets its model, on the CPU first."""
     made = partial(pipeline, dress=dress)
-    return cost.Loader(pipeline=made, model=model, device=device, dtype=dtype, holding=holding, call=call)
+    given = {"model": model, "device": device, "dtype": dtype, "holding": holding, "call": call}
+    return cost.Loader(pipeline=made, bare=dress == ModelConfig(), **given)
 
 
 def observe(

@@ -9,7 +9,7 @@ from torch import nn
 
 from guidefold import models, ui
 from guidefold.config import AdapterConfig, HoldingConfig, TrainConfig, TrajectoryConfig
-from guidefold.denoiser import Call
+from guidefold.denoiser import Call, chosen_denoiser
 from guidefold.distillation import plan, run
 from guidefold.distillation.cost import Cost, recording_cost, training_cost
 from guidefold.distillation.freezing import settled_for
@@ -30,6 +30,7 @@ class Loader:
     dtype: str | None
     holding: HoldingConfig
     call: dict[str, Any]
+    bare: bool = True  # nothing is put on the model, so that its denoiser can be loaded alone
 
     @property
     def place(self) -> str:
@@ -97,11 +98,19 @@ def train(
     if config.source == "recorded" and stores is not None:
         source = RecordedStates(open_stores(stores), config)
         kind, whole = loader.plain
-        denoiser = models.load_denoiser(loader.model, "cpu", kind, source.spec.denoiser, whole)
+        name = source.spec.denoiser
+        if loader.bare:
+            denoiser = models.load_denoiser(loader.model, "cpu", kind, name, whole)
+        else:
+            denoiser = chosen_denoiser(loader.on_cpu(), name)
         training(
             loader, denoiser, Sketch(spec=source.spec, states=source.batch(0), static=source.static), adapter, config
         )
-        pipe = models.load_denoiser(loader.model, loader.device, loader.dtype, source.spec.denoiser, loader.holding)
+        pipe = (
+            models.load_denoiser(loader.model, loader.device, loader.dtype, name, loader.holding)
+            if loader.bare
+            else loader.on_device()
+        )
     elif prompts is None:
         raise InputError("training with --source online needs --conditions")
     else:
