@@ -10,6 +10,7 @@ from guidefold.config import EvalConfig
 from guidefold.demo import bundle
 from guidefold.evaluation import gallery
 from guidefold.evaluation.evaluate import evaluate
+from guidefold.evaluation.saving import save_image
 from guidefold.models import load_adapter
 
 
@@ -25,7 +26,7 @@ def main() -> None:
     results, pictures = evaluate(pipe, load_adapter(options.adapter), bundle.held_out_prompts(), judge, config)
     save(RESULTS / "adapter.json", made, results.to_dict())
     columns = {name: [row.images[name] for row in pictures] for name in ("none", "cfg", "adapter")}
-    gallery.save_image(gallery.grid(columns, [row.prompt for row in pictures]), RESULTS / "adapter.png")
+    save_image(gallery.grid(columns, [row.prompt for row in pictures]), RESULTS / "adapter.png")
 
 
 if __name__ == "__main__":

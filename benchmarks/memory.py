@@ -1,7 +1,7 @@
 """What recording and training need of memory: computed for published models, and measured for SDXL on this machine.
 
-`python benchmarks/memory.py` computes; `python benchmarks/memory.py --measure` trains SDXL, with random weights, for one
-step in two parts and one validation, and tells the most memory the process ever held. On a CPU that multiplies bfloat16
+`python benchmarks/memory.py` computes; with `--measure` it trains SDXL, with random weights, for one step in two
+parts and one validation, and tells the most memory the process ever held. On a CPU that multiplies bfloat16
 slowly each layer of that run computes in float32, with weights that are kept in bfloat16.
 """
 
@@ -122,7 +122,7 @@ def random_store(folder: Path, denoiser: nn.Module, model: Model) -> Path:
     store = Store.create(folder, header=header)
     shard = {f"call.{name}": value.contiguous() for name, value in call.by_image(3).items()}
     latents = call.tensors[call.latents]
-    shard |= {"pred_guided": torch.randn_like(latents), "pred_cond": torch.randn_like(latents)}
+    shard |= {"pred_guided": torch.randn_like(latents), "energy": torch.full((3,), float(latents[0].numel()))}
     shard |= {"trajectory": torch.arange(3), "step": torch.zeros(3, dtype=torch.long)}
     shard |= {"trajectory.guidance_scale": torch.tensor([3.0, 5.0, 7.0]), "trajectory.condition": torch.arange(3)}
     store.write_shard(0, shard)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pages import interval, interval_of, kept, load, made, table
-from trainings import data, designs, loss, merging, negative, output, pag, prompts, steps
+from trainings import data, designs, loss, merging, negative, output, pag, prompts, race, steps
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 README = Path(__file__).parents[1] / "README.md"
@@ -43,7 +43,7 @@ def teacher(entry: dict[str, Any]) -> str:
         for row in results["rows"]
     ]
     text = f"{results['images']} images a scale, prompts of held-out names, {results['steps']} steps. {made(entry)}\n\n"
-    grid = "\n\n![Pictures of the bundled teacher over guidance scales](../benchmarks/results/teacher.png)"
+    grid = "\n\n![Pictures of the bundled teacher over guidance scales](teacher.png)"
     return text + table(("guidance scale", "Fréchet distance", "CLIP score", "precision", "recall"), rows) + grid
 
 
@@ -109,7 +109,10 @@ def gains(results: dict[str, Any]) -> str:
 
 def speed(entry: dict[str, Any]) -> str:
     bundled = all(case.startswith("bundled") for case in entry["results"])
-    which = "The bundled adapter" if bundled else f"{entry['made']['design']} of rank {entry['made']['rank']}"
+    design, rank = entry["made"]["design"], entry["made"]["rank"]
+    which = (
+        "The bundled adapter" if bundled else f"{design} of rank {rank}" if rank else f"The default design, {design}"
+    )
     rows = [
         (
             case,
@@ -156,11 +159,35 @@ def recording(entry: dict[str, Any]) -> str:
 
 def parameters(entry: dict[str, Any]) -> str:
     rows = []
+    ranks = list(dict.fromkeys(rank for by_rank in entry["results"].values() for rank in by_rank))
     for name, by_rank in entry["results"].items():
-        rows.append((name, *(f"{one['parameters'] / 1e6:.1f} M ({one['share']:.2%})" for one in by_rank.values())))
-    ranks = next(iter(entry["results"].values()))
+        found = [by_rank.get(rank) for rank in ranks]
+        rows.append((name, *((one and f"{one['parameters'] / 1e6:.1f} M ({one['share']:.2%})") or "" for one in found)))
     columns = ("denoiser and design", *(f"rank {rank}" for rank in ranks))
-    return f"Published configurations, counted on the meta device. {made(entry)}\n\n" + table(columns, rows)
+    text = "Published configurations, counted on the meta device; rank 0 is the default, without deltas. "
+    return f"{text}{made(entry)}\n\n" + table(columns, rows) + "\n\n" + parts(entry["results"])
+
+
+def parts(results: dict[str, Any]) -> str:
+    """Say what the default's parameters are for."""
+    lines = []
+    for name, by_rank in results.items():
+        if (one := by_rank.get("0")) is not None:
+            shares = {part: count / one["parameters"] for part, count in one["parts"].items() if count}
+            told = ", ".join(f"{part} {share:.0%}" for part, share in shares.items())
+            lines.append(f"Of {name.split()[0]}'s default: {told}.")
+    return " ".join(lines)
+
+
+def launches(entry: dict[str, Any]) -> str:
+    """Return the table of what an adapter adds to a step's work."""
+    rows = [
+        (name, one["places"], one["bare"], one["folded_adds"], one["live_adds"])
+        for name, one in entry["results"].items()
+    ]
+    text = "Operators that are no views, on the full set of layers in tiny widths; lists of tensors count as their "
+    text += f"launches on a GPU. {made(entry)}\n\n"
+    return text + table(("layers of", "places", "bare step", "folded form adds", "live form adds"), rows)
 
 
 SECTIONS = {
@@ -175,7 +202,9 @@ SECTIONS = {
     "output": ("Strengths of the layers", output),
     "loss": ("What the loss counts", loss),
     "steps": ("Which steps' guidance counts", steps),
+    "race": ("The default design, its settings, and the others", race),
     "data": ("Recorded trajectories against noised data", data),
+    "launches": ("Launches of one step", launches),
     "speed-cpu-float32": ("Time of one sampling step", speed),
     "speed-cpu-float32-bundled": ("Time of one sampling step with the bundled adapter", speed),
     "speed-cpu-float32-large": ("Time of one sampling step, large denoisers", speed),

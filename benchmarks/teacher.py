@@ -7,11 +7,12 @@ import argparse
 
 from PIL import Image
 
-from common import RESULTS, provenance, save
+from common import RESULTS, ROOT, provenance, save
 from guidefold.config import EvalConfig
 from guidefold.demo import bundle
 from guidefold.evaluation import gallery
-from guidefold.evaluation.evaluate import evaluate, spread_over, to_image
+from guidefold.evaluation.evaluate import evaluate, spread_over
+from guidefold.evaluation.media import to_image
 from guidefold.evaluation.sampling import sample
 
 SCALES = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0)
@@ -47,7 +48,7 @@ def main() -> None:
         made,
         {"images": options.images, "steps": config.sampling_steps, "judge": judge.name, "rows": table},
     )
-    picture(pipe).save(RESULTS / "teacher.png")
+    picture(pipe).save(ROOT / "docs" / "teacher.png")
 
 
 def picture(pipe) -> Image.Image:
@@ -57,7 +58,7 @@ def picture(pipe) -> Image.Image:
     columns = {}
     for scale in SCALES:
         done = sample(pipe, prompts, "none" if scale == 1 else "cfg", scale, steps=20, seed=7, adapter=None)
-        columns[f"scale {scale:g}"] = [to_image(one) for one in done.pictures]
+        columns[f"scale {scale:g}"] = [to_image(one) for one in done.outputs]
     return gallery.grid(columns, prompts)
 
 

@@ -107,6 +107,16 @@ def designs(entry: dict[str, Any]) -> str:
     return f"{budget(entry['results'])} and equal size. {made(entry)}\n\n" + table(columns, lines)
 
 
+def race(entry: dict[str, Any]) -> str:
+    """Return the table of the default design's settings and the other designs, best first."""
+    groups = alike(entry["results"]["rows"], ("variant", "parameters"))
+    best = sorted(groups.items(), key=lambda one: -sum(row["recovered"] for row in one[1]))
+    lines = [(name, f"{count:,}", *shares(group)) for (name, count), group in best]
+    text = f"{budget(entry['results'])}, {entry['results']['judged_prompts']} held-out prompts; one seed tells "
+    text += f"differences below two points apart from nothing. {made(entry)}\n\n"
+    return text + table(("variant", "parameters", *SHARES), lines)
+
+
 def negative(entry: dict[str, Any]) -> str:
     """Return the table of an adapter that is conditioned on negative prompts."""
     results = entry["results"]

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import comfy.utils
-from guidefold.adapters.film import slots_of
 from torch import nn
 
 from guidefold.acting.names import Source, alike, converters, first_of, mapped, traced
+from guidefold.adapters.film import slots_of
 from guidefold.keeping import Adapter
 
 

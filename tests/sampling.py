@@ -1,5 +1,6 @@
 """What tests of pipelines share: an adapter that does something, sampling, and what attaching must not change."""
 
+import copy
 import inspect
 
 import torch
@@ -12,6 +13,7 @@ from guidefold.trajectories.recorder import Recorder
 
 PROMPTS = ["a red fox", "a blue cat"]
 STEPS = 3
+FILM = dict(design="film", rank=0, squeeze=4)  # what folds into the denoiser's parameters
 
 
 def build(pipe, *, design="bottleneck", rank=2, **settings) -> Adapter:
@@ -31,6 +33,19 @@ def sample(pipe, prompt="a red fox", scale=7.5, seed=0, **more) -> Tensor:
 
 def generators(seed, count):
     return [torch.Generator().manual_seed(seed + i) for i in range(count)]
+
+
+def sharing(pipe):
+    """Return a pipeline with the same networks and a scheduler of its own, as a server makes one for a request."""
+    parts = {**pipe.components, "scheduler": copy.deepcopy(pipe.scheduler)}
+    other = getattr(type(pipe), "_folded_from", type(pipe))(**parts, requires_safety_checker=False)
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
+def assert_close(one: Tensor, other: Tensor, tolerance=3e-6) -> None:
+    """Check that two are the same but for rounding, beside the largest number."""
+    assert one.isfinite().all() and (one - other).abs().max() <= tolerance * other.abs().max()
 
 
 def snapshot(pipe):

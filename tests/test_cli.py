@@ -24,8 +24,11 @@ MINIMAL = {
     "observe": ["a fox"],
     "eval": [],
     "report": ["run"],
+    "ui": [],
+    "push": ["me/folded"],
     "info": [],
 }
+FUNCTIONS = {"eval": "evaluate", "ui": "page"}
 GROUPS = {
     "record": [TrajectoryConfig],
     "train": [AdapterConfig, TrainConfig, TrajectoryConfig],
@@ -39,7 +42,7 @@ class Recorder(dict[str, Any]):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, outcome: BaseException | None = None) -> None:
         self.outcome = outcome
-        for name in ("evaluate" if name == "eval" else name for name in MINIMAL):
+        for name in (FUNCTIONS.get(name, name) for name in MINIMAL):
             monkeypatch.setattr(commands, name, self.replace(getattr(commands, name)))
 
     def replace(self, function: Any) -> Any:
@@ -92,7 +95,7 @@ def test_runs_as_a_module() -> None:
 @pytest.mark.parametrize("name", MINIMAL)
 def test_command_gets_exactly_what_it_takes(name: str, received: Recorder) -> None:
     assert cli.main([name, *MINIMAL[name]]) == 0
-    function = inspect.signature(getattr(commands, "evaluate" if name == "eval" else name))
+    function = inspect.signature(getattr(commands, FUNCTIONS.get(name, name)))
     assert received.keys() == function.parameters.keys()
 
 

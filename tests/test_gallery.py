@@ -19,6 +19,7 @@ def results():
             seconds_per_image=seconds,
             frechet=Interval(value=0.2, low=0.1, high=0.3),
             clip_score=Interval(value=30.0, low=29.0, high=31.0),
+            latent_distance=None if variant == "cfg" else 0.36,
         )
 
     return Evaluation(
@@ -58,7 +59,7 @@ def test_a_folder_without_results_is_refused(tmp_path):
 
 
 def test_the_table_has_a_line_per_scale():
-    expected = ["4", "2 and 1", "2.00", "50.0%", "0.200", "0.200", "0.200", "30.0", "30.0", "30.0"]
+    expected = ["4", "2 and 1", "2.00", "50.0%", "0.36", "0.200", "0.200", "0.200", "30.0", "30.0", "30.0"]
     assert gallery.table_rows(results()) == [expected]
 
 

@@ -124,6 +124,27 @@ def shaken(blocks="StableDiffusionXLAutoBlocks"):
     return pipe, call, adapter, bare
 
 
+class Scheduled(AdapterGuidance):
+    """Guides the second step alone, by its scale."""
+
+    def set_state(self, step, num_inference_steps, timestep):
+        super().set_state(step, num_inference_steps, timestep)
+        self.guidance_scale = 4.0 if step == 1 else 1.0
+
+
+def test_start_and_stop_are_those_of_diffusers_guiders():
+    pipe, call, adapter, bare = shaken()
+    wanted, calls = sample(pipe, call, Scheduled(adapter=adapter))
+    assert len(calls) == 3
+    # of three steps the second, as ClassifierFreeGuidance(start=0.34, stop=0.67)
+    found, _ = sample(pipe, call, AdapterGuidance(guidance_scale=4.0, start=0.34, stop=0.67, adapter=adapter))
+    assert torch.equal(found, wanted) and not torch.equal(found, bare)
+    never, _ = sample(pipe, call, AdapterGuidance(guidance_scale=4.0, stop=0.2, adapter=adapter))
+    assert torch.equal(never, bare)
+    with pytest.raises(ValueError, match="stop"):
+        AdapterGuidance(start=0.5, stop=0.2)
+
+
 def test_an_interrupted_call_leaves_nothing_to_other_guiders():
     pipe, call, adapter, bare = shaken()
 
@@ -158,6 +179,7 @@ def test_a_guider_without_an_adapter_is_refused():
 
 
 def test_its_settings_are_saved_without_the_network(tmp_path):
-    AdapterGuidance(guidance_scale=3.0).save_pretrained(tmp_path)
-    assert AdapterGuidance.from_pretrained(tmp_path).guidance_scale == 3.0
+    AdapterGuidance(guidance_scale=3.0, stop=0.5).save_pretrained(tmp_path)
+    back = AdapterGuidance.from_pretrained(tmp_path)
+    assert back.guidance_scale == 3.0 and back.config["stop"] == 0.5
     assert AdapterGuidance(guidance_scale=3.0).new(guidance_scale=5.0).guidance_scale == 5.0

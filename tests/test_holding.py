@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from runs import DRAWN, PROMPTS, SHAPE, contents, rows, run, settings
-from sampling import sample
 from safetensors.torch import save_file
+from sampling import sample
 from torch import nn
 from zoo import make, message_of, pipeline
 
@@ -229,6 +229,25 @@ def test_models_that_cannot_be_trained_so_are_told(tmp_path):
     assert "without gradient checkpointing all of its weights would wait" in told
 
 
+def test_compiled_blocks_train_alike_and_are_left_plain(pipe, store, finished, tmp_path, monkeypatch):
+    kind = type(pipe.unet)
+    whole = kind.compile_repeated_blocks
+    seen = []
+
+    def eagerly(self):
+        whole(self, backend="eager")
+        seen.append(compiled(self))
+
+    monkeypatch.setattr(kind, "compile_repeated_blocks", eagerly)
+    run(pipe, tmp_path, store, compile=True, steps=1)
+    assert seen[0] > 0 and compiled(pipe.unet) == 0
+    assert rows(tmp_path)[0]["loss"] == pytest.approx(rows(finished["recorded"])[0]["loss"], rel=1e-4)
+
+
+def compiled(unet: nn.Module) -> int:
+    return sum(getattr(module, "_compiled_call_impl", None) is not None for module in unet.modules())
+
+
 def full(rows: int, most: int) -> None:
     """Raise what torch raises where the CPU has no room."""
     if rows > most:
@@ -273,7 +292,8 @@ def test_no_room_for_one_state_keeps_what_was_learnt(pipe, store, tmp_path, monk
 
 
 def test_recording_without_room_says_what_to_change(pipe, tmp_path):
-    pipe.unet.register_forward_pre_hook(lambda module, args: full(len(args[0]), 4))
+    conv = pipe.unet.conv_in
+    conv.register_forward_pre_hook(lambda module, args: full(len(args[0]), 4))
     told = message_of(InputError, lambda: record(pipe, PROMPTS, tmp_path / "store", DRAWN))
     assert told.startswith("out of memory; give --offload model, or a smaller record_batch and another folder")
 

@@ -20,11 +20,12 @@ CASES = [*((name, design) for name in ZOO for design in DESIGNS), ("sd-convoluti
 CONVOLUTIONS = ("conv1", "conv_shortcut", "downsamplers.0.conv")
 
 
-def build(name, design="low_rank", shaken=True):
+def build(name, design="low_rank", shaken=True, **settings):
     denoiser, call = make(name.removesuffix("-convolutions"))
     targets = CONVOLUTIONS if name.endswith("-convolutions") else None
     spec = ConditionSpec.observe(denoiser, read_call(denoiser, (), call))
-    config = AdapterConfig(design=design, rank=4, width=16, target_modules=targets)
+    rank = 0 if design == "film" else 4  # its deltas have tests of their own
+    config = AdapterConfig(**{"design": design, "rank": rank, "width": 16, "target_modules": targets, **settings})
     adapter = Adapter.build(denoiser, spec, config)
     if shaken:
         shake(adapter)

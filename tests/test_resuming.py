@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_refused(pipe, store, damage, tmp_path, monkeypa
         run(pipe, tmp_path, store)
     path = tmp_path / "checkpoint.safetensors"
     whole, tensors, before = path.read_bytes(), load_file(path), state_of(pipe)
-    said = {"progress": json.dumps({"step": 2, "recovered": None, "best_step": 0, "row": None})}
+    said = {"progress": json.dumps({"step": 2, "recovered": None, "best_step": 0, "parts": 1, "row": None})}
     name = next(name for name in tensors if name.startswith("average."))
     if damage in ("truncated", "empty"):
         path.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"")

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from guidefold.keeping import Adapter as Adapter
     from guidefold.keeping.group import AdapterGroup as AdapterGroup
     from guidefold.keeping.hub import load as load
-    from guidefold.keeping.hub import push_to_hub as push_to_hub
     from guidefold.keeping.hub import save_pretrained as save_pretrained
     from guidefold.keeping.merging import merge as merge
+    from guidefold.publishing import push_to_hub as push_to_hub
 
 __version__ = "0.1.0"
 
@@ -31,7 +31,7 @@ _PLACES = {
     "load": ("guidefold.keeping.hub", "load"),
     "save_pretrained": ("guidefold.keeping.hub", "save_pretrained"),
     "merge": ("guidefold.keeping.merging", "merge"),
-    "push_to_hub": ("guidefold.keeping.hub", "push_to_hub"),
+    "push_to_hub": ("guidefold.publishing", "push_to_hub"),
     "distill": ("guidefold.distillation.run", "distill"),
     "record": ("guidefold.distillation.run", "record"),
     "train": ("guidefold.distillation.run", "train"),

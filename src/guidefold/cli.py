@@ -3,26 +3,31 @@
 Nothing heavy is imported until the arguments are known to be good, so that `--help` and mistakes are answered at once.
 """
 
-import argparse
 import sys
 import tomllib
-import types
-import typing
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any
 
 from guidefold import __version__
 from guidefold.cli_export import add_export
 from guidefold.config import AdapterConfig, Config, EvalConfig, HoldingConfig, TrainConfig, TrajectoryConfig
 from guidefold.errors import GuidefoldError, InputError
-from guidefold.options import Gather, assignment, number, path, positive, seed
+from guidefold.options import number, path, positive, seed
+from guidefold.parsing import (
+    Groups,
+    Parser,
+    add_adapter,
+    add_call,
+    add_command,
+    add_conditions,
+    add_dry_run,
+    add_model,
+    add_output,
+)
 from guidefold.streams import escape_unknown, finish
 from guidefold.texts import reason, visible
-
-Groups = dict[str, type[Config]]
 
 KEPT = {
     "demo": "what is finished is kept in {output}; run the same command again to resume",
@@ -32,21 +37,13 @@ KEPT = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser that answers a mistake with one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"guidefold: error: {visible(' '.join(message.split()))} (see `{self.prog} --help`)\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 2 for a user's mistake, 130 if interrupted; a bug is left to Python: traceback, 1."""
     escape_unknown()
     try:
         options = vars(parser().parse_args(arguments))
     except SystemExit:
-        with suppress(InputError):
-            finish()
+        finish(quiet=True)
         raise
     command, groups, config = (options.pop(key) for key in ("command", "groups", "config"))
     try:
@@ -116,7 +113,7 @@ def parser() -> Parser:
     root.add_argument("--version", action="version", version=f"guidefold {__version__}")
     commands = root.add_subparsers(metavar="COMMAND", required=True)
     making = (add_demo, add_observe, add_record, add_train, add_distill, add_merge, add_export)
-    for add in (*making, add_sample, add_eval, add_report, add_info):
+    for add in (*making, add_sample, add_ui, add_eval, add_report, add_push, add_info):
         add(commands)
     return root
 
@@ -173,8 +170,7 @@ def add_distill(commands: Any) -> None:
 
 def add_merge(commands: Any) -> None:
     command = add_command(commands, "merge", "average adapters that were trained from the same start")
-    text = "folders or hub names of at least two adapters"
-    command.add_argument("adapters", nargs="+", metavar="ADAPTER", help=text)
+    command.add_argument("adapters", nargs="+", metavar="ADAPTER", help="folders or hub names of at least two adapters")
     text = "how much each counts; default: all alike"
     command.add_argument("--shares", type=positive(float), nargs="+", metavar="X", help=text)
     add_output(command, "runs/merged", "folder of the mean")
@@ -194,8 +190,7 @@ def add_sample(commands: Any) -> None:
     command.add_argument("--guidance-scale", **scales, help="one or more scales; 1 is the bare model (default: 7.5)")
     add_output(command, "runs/samples", "folder of the images")
     command.add_argument("--negative-prompt", metavar="TEXT", help="what not to show")
-    steps = {"type": positive(int), "metavar": "N", "default": 20}
-    command.add_argument("--sampling-steps", **steps, help="denoising steps (default: %(default)s)")
+    add_steps(command)
     command.add_argument("--seed", type=seed, metavar="N", default=0, help="seed of the noise (default: %(default)s)")
     command.add_argument("--compare", action="store_true", help="also sample the teacher and the bare model")
 
@@ -210,6 +205,32 @@ def add_eval(commands: Any) -> None:
     add_output(command, "runs/evaluation", "folder of the results")
 
 
+def add_steps(command: Parser) -> None:
+    steps = {"type": positive(int), "metavar": "N", "default": 20}
+    command.add_argument("--sampling-steps", **steps, help="denoising steps (default: %(default)s)")
+
+
+def add_ui(commands: Any) -> None:
+    command = add_command(commands, "ui", "look at an adapter beside its teacher, in a browser", function="page")
+    add_model(command)
+    add_call(command)
+    add_adapter(command)
+    add_steps(command)
+    port = {"type": positive(int), "metavar": "N", "default": 8080}
+    command.add_argument("--port", **port, help="port of this machine to listen at (default: %(default)s)")
+
+
+def add_push(commands: Any) -> None:
+    command = add_command(commands, "push", "upload an adapter to the Hub, with a page that shows it")
+    add_adapter(command)
+    command.add_argument("repository", metavar="REPOSITORY", help="where to, such as me/sd-folded")
+    text = "folder of an evaluation whose pictures and figures the page shows"
+    command.add_argument("--report", type=path, metavar="FOLDER", help=text)
+    command.add_argument("--private", action="store_true", help="make the repository a private one")
+    text = "the base model's licence, as the Hub abbreviates it; default: what its own page there says"
+    command.add_argument("--licence", metavar="TEXT", help=text)
+
+
 def add_report(commands: Any) -> None:
     command = add_command(commands, "report", "write the report of a run")
     command.add_argument("run", type=path, metavar="RUN", help="folder of the run")
@@ -219,83 +240,3 @@ def add_report(commands: Any) -> None:
 def add_info(commands: Any) -> None:
     command = add_command(commands, "info", "tell what an adapter, a store, a run or this installation is")
     command.add_argument("target", nargs="?", metavar="TARGET", help="default: this installation")
-
-
-def add_command(commands: Any, name: str, text: str, groups: Groups | None = None, function: str = "") -> Parser:
-    """Add a command that calls `function` of guidefold.commands with the settings of its groups."""
-    command = commands.add_parser(name, help=text, description=f"{text.capitalize()}.", allow_abbrev=False)
-    command.set_defaults(command=function or name, groups=groups or {}, config=None)
-    if groups:
-        command.usage = f"{command.prog} [OPTION ...]"  # all of them are a screenful that the help repeats
-        add_settings(command, groups)
-    return command
-
-
-def add_settings(command: Parser, groups: Groups) -> None:
-    """Add an option for every field of every group; a field that groups share is one option."""
-    command.add_argument("--config", type=path, metavar="FILE.toml", help="settings; options given here win over it")
-    added: dict[str, argparse.Action] = {}
-    for group in groups.values():
-        section = command.add_argument_group((group.__doc__ or group.__name__).rstrip("."))
-        hints = typing.get_type_hints(group)
-        for item in fields(group):
-            text = item.metadata["help"].replace("%", "%%")
-            if item.name in added:
-                added[item.name].help = f"{text}; {added[item.name].help}"
-                continue
-            kind = {**option(hints[item.name]), "default": argparse.SUPPRESS, "help": text + shown(item.default)}
-            added[item.name] = section.add_argument(f"--{item.name.replace('_', '-')}", **kind)
-
-
-def shown(default: Any) -> str:
-    """Return how a default is shown in a help text; None is explained by the text itself."""
-    if default is None:
-        return ""
-    return f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
-
-
-def option(hint: Any) -> dict[str, Any]:
-    """Return argparse's arguments for a field of the annotated type."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return option(next(part for part in inner if part is not type(None)))
-    if origin is Literal:
-        return {"choices": inner}
-    if origin is tuple:
-        return {"nargs": "+", **option(inner[0])}
-    if hint is bool:
-        return {"action": argparse.BooleanOptionalAction}
-    return {"type": hint, "metavar": {int: "N", float: "X", str: "TEXT"}[hint]}
-
-
-def add_call(command: Parser) -> None:
-    text = "an argument of the pipeline's call, such as clip_skip=1, for every image; may be given again for others"
-    command.add_argument("--call", type=assignment, action=Gather, default={}, metavar="NAME=VALUE", help=text)
-
-
-def add_model(command: Parser) -> None:
-    text = "a diffusers folder or hub name, or the bundled teacher (default: %(default)s)"
-    command.add_argument("--model", default="bundled", metavar="MODEL", help=text)
-    command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default: the best there is")
-    text = "of the weights; default: bfloat16 on GPUs, float32 elsewhere"
-    command.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help=text)
-
-
-def add_adapter(command: Parser) -> None:
-    text = "an adapter's folder or hub name, or the bundled one (default: %(default)s)"
-    command.add_argument("--adapter", default="bundled", metavar="ADAPTER", help=text)
-
-
-def add_conditions(command: Parser, *, required: bool) -> None:
-    text = "prompts or labels: .txt with one a line, .jsonl, .json, .csv or .tsv with a column prompt"
-    command.add_argument("--conditions", type=path, required=required, metavar="FILE", help=text)
-
-
-def add_output(command: Parser, default: str, text: str) -> None:
-    help_text = f"{text} (default: %(default)s)"
-    command.add_argument("--output", type=path, default=Path(default), metavar="FOLDER", help=help_text)
-
-
-def add_dry_run(command: Parser) -> None:
-    text = "only tell what it would cost: teacher passes, disk, time"
-    command.add_argument("--dry-run", action="store_true", help=text)

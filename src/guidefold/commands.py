@@ -1,36 +1,32 @@
 """What each command of the command line does."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from guidefold import dry_run as cost
 from guidefold import models, ui
 from guidefold.capture import observe as watch
 from guidefold.capture.observe import enough_steps
 from guidefold.capture.run import as_conditions, check_arguments
 from guidefold.capture.switch import first_dial, has_guider
-from guidefold.config import AdapterConfig, EvalConfig, HoldingConfig, TrainConfig, TrajectoryConfig
-from guidefold.demo import bundle
+from guidefold.config import AdapterConfig, HoldingConfig, ModelConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo.demo import run_demo
 from guidefold.distillation import run
-from guidefold.distillation.cost import Cost, recording_cost, training_cost
-from guidefold.distillation.states import TrialStates
-from guidefold.errors import InputError
 from guidefold.evaluation import gallery
-from guidefold.evaluation.evaluate import evaluate as judge_adapter
-from guidefold.evaluation.evaluate import to_image
-from guidefold.evaluation.results import VARIANTS, Evaluation
-from guidefold.evaluation.sampling import sample as sample_batch
 from guidefold.exporting import export as export
-from guidefold.files import exists, make_folder, read_object
+from guidefold.files import make_folder
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
-from guidefold.keeping.hub import BUNDLED, BUNDLED_FOLDER, check_ours, describe
+from guidefold.keeping.hub import check_ours
 from guidefold.keeping.merging import merge as mean_of
+from guidefold.looking import evaluate as evaluate
+from guidefold.looking import page as page
+from guidefold.looking import sample as sample
+from guidefold.models import pipeline
+from guidefold.publishing import push as push
+from guidefold.telling import info as info
 from guidefold.trajectories.prompts import read_conditions
-from guidefold.trajectories.recorder import Recorder
-from guidefold.trajectories.store import Store
 
 
 def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
@@ -38,20 +34,32 @@ def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
     run_demo(output, minutes=minutes, quick=quick)
 
 
-def pipeline(
-    model: str, device: str | None, dtype: str | None, call: dict[str, Any], holding: HoldingConfig | None = None
-) -> Any:
-    """Load a pipeline whose call takes these arguments, none of which is its scale. Raises InputError or ModelError."""
-    pipe = models.load_pipeline(model, device, dtype, holding)
-    check_arguments(pipe, call, () if has_guider(pipe) else (first_dial(pipe),))
-    return pipe
+def loader(
+    model: str,
+    device: str | None,
+    dtype: str | None,
+    call: dict[str, Any],
+    holding: HoldingConfig,
+    dress: ModelConfig,
+) -> cost.Loader:
+    """Return how a dry run gets its model, on the CPU first."""
+    made = partial(pipeline, dress=dress)
+    given = {"model": model, "device": device, "dtype": dtype, "holding": holding, "call": call}
+    return cost.Loader(pipeline=made, bare=dress == ModelConfig(), **given)
 
 
 def observe(
-    *, model: str, call: dict[str, Any], prompt: str, guidance_scale: float, device: str | None, dtype: str | None
+    *,
+    model: str,
+    dress: ModelConfig,
+    call: dict[str, Any],
+    prompt: str,
+    guidance_scale: float,
+    device: str | None,
+    dtype: str | None,
 ) -> None:
     """Watch how a pipeline does guidance, and whether it can be folded."""
-    pipe = pipeline(model, device, dtype, call)
+    pipe = pipeline(model, device, dtype, call, None, dress)
     name = None if has_guider(pipe) else first_dial(pipe)
     scale = {} if name is None else {name: guidance_scale}
     check_arguments(pipe, call, scale)
@@ -76,6 +84,7 @@ def observe(
 def record(
     *,
     model: str,
+    dress: ModelConfig,
     call: dict[str, Any],
     conditions: Path,
     output: Path,
@@ -87,10 +96,10 @@ def record(
 ) -> None:
     """Record guided trajectories of a teacher into a store."""
     prompts = read_conditions(conditions)
-    pipe = pipeline(model, device, dtype, call, holding)
     if dry_run:
-        show_cost(recording_cost(Recorder(pipe, prompts, trajectory, **call)))
+        cost.record(loader(model, device, dtype, call, holding, dress), prompts, trajectory)
         return
+    pipe = pipeline(model, device, dtype, call, holding, dress)
     store = run.record(pipe, prompts, output, trajectory, **call)
     ui.say(f"{trajectory.trajectories} trajectories in {store.folder}")
 
@@ -98,6 +107,7 @@ def record(
 def train(
     *,
     model: str,
+    dress: ModelConfig,
     call: dict[str, Any],
     store: list[Path] | None,
     conditions: Path | None,
@@ -112,19 +122,18 @@ def train(
 ) -> None:
     """Train an adapter on stores, or on states made on the fly from conditions."""
     prompts = None if conditions is None else read_conditions(conditions)
-    if not dry_run:
-        make_folder(output)
+    if dry_run:
+        made = loader(model, device, dtype, call, holding, dress)
+        cost.train(made, store, prompts, adapter, train, trajectory)
+        return
+    make_folder(output)
     # a store has been recorded already: encoders and VAE stay where they are
-    alone = train.source == "recorded" and not call
+    alone = train.source == "recorded" and not call and dress == ModelConfig()
     pipe = (
         models.load_denoiser(model, device, dtype, run.denoiser_of(store), holding)
         if alone
-        else pipeline(model, device, dtype, call, holding)
+        else pipeline(model, device, dtype, call, holding, dress)
     )
-    if dry_run:
-        source = run.open_source(pipe, store, prompts, train, trajectory, call)
-        show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
-        return
     trained = run.train(
         pipe, output, store=store, conditions=prompts, adapter=adapter, config=train, trajectory=trajectory, **call
     )
@@ -134,6 +143,7 @@ def train(
 def distill(
     *,
     model: str,
+    dress: ModelConfig,
     call: dict[str, Any],
     conditions: Path,
     output: Path,
@@ -147,16 +157,10 @@ def distill(
 ) -> None:
     """Record and train in one go."""
     prompts = read_conditions(conditions)
-    pipe = pipeline(model, device, dtype, call, holding)
     if dry_run:
-        if train.source == "recorded":
-            recorder = Recorder(pipe, prompts, trajectory, **call)
-            show_cost(recording_cost(recorder))
-            source = TrialStates(recorder, train)
-        else:
-            source = run.open_source(pipe, None, prompts, train, trajectory, call)
-        show_cost(training_cost(pipe, source, run.adapter_config(adapter, train), train, trajectory))
+        cost.distill(loader(model, device, dtype, call, holding, dress), prompts, adapter, train, trajectory)
         return
+    pipe = pipeline(model, device, dtype, call, holding, dress)
     trained = run.distill(pipe, prompts, output, adapter=adapter, trajectory=trajectory, config=train, **call)
     say_trained(trained, output)
 
@@ -177,134 +181,6 @@ def say_trained(adapter: Adapter | AdapterGroup, output: Path) -> None:
     ui.say(f"the best adapter is in {output / 'best'}{figure}")
 
 
-def show_cost(cost: Cost) -> None:
-    """Print what a run would cost."""
-    rows = [
-        ("teacher passes", f"{cost.teacher_passes:,}"),
-        ("student passes, forward and backward", f"{cost.student_passes:,}"),
-        ("disk", ui.size(cost.store_bytes)),
-        ("time, from a short trial", ui.duration(cost.seconds)),
-    ]
-    ui.table("This would cost", ("what", "how much"), rows)
-
-
-def sample(
-    *,
-    model: str,
-    call: dict[str, Any],
-    adapter: str | None,
-    prompts: list[str],
-    guidance_scale: list[float],
-    negative_prompt: str | None,
-    output: Path,
-    sampling_steps: int,
-    seed: int,
-    compare: bool,
-    device: str | None,
-    dtype: str | None,
-    holding: HoldingConfig,
-) -> None:
-    """Sample images in one pass a step; with `compare`, also teacher and bare model from the same noise, as a grid."""
-    chosen = None if adapter is None else models.load_adapter(adapter)
-    if compare and chosen is None:
-        raise InputError("--compare needs an adapter to compare; leave out --no-adapter")
-    check_names(guidance_scale)
-    make_folder(output)
-    pipe = pipeline(model, device, dtype, call, holding)
-    if "negative_prompt" in call:
-        raise InputError(
-            f"negative_prompt={call['negative_prompt']!r} is no argument for --call; use --negative-prompt"
-        )
-    if chosen is not None:
-        chosen.attach(pipe)
-    more = call | ({} if negative_prompt is None else {"negative_prompt": [negative_prompt] * len(prompts)})
-    variants = VARIANTS if compare else ("adapter" if chosen else "cfg",)
-    for scale in guidance_scale:
-        columns = {}
-        for variant in variants:
-            done = sample_batch(pipe, prompts, variant, scale, steps=sampling_steps, seed=seed, adapter=chosen, **more)
-            columns[variant] = [to_image(picture) for picture in done.pictures]
-            for number, image in enumerate(columns[variant]):
-                gallery.save_image(image, output / f"{number:03d}-{variant}-{scale:g}.png")
-            ui.say(f"{variant} at {scale:g}: {done.passes:g} passes a step, {ui.duration(done.seconds)} an image")
-        if compare:
-            gallery.save_image(gallery.grid(columns, prompts), output / f"compare-{scale:g}.png")
-    ui.say(f"images are in {output}")
-
-
-def check_names(scales: list[float]) -> None:
-    """Raise InputError for scales whose pictures would have one name."""
-    shown = [f"{scale:g}" for scale in scales]
-    if repeats := [name for name in shown if shown.count(name) > 1]:
-        raise InputError(f"two guidance scales are {repeats[0]}, and so would be the names of their images; give one")
-
-
-def evaluate(
-    *,
-    model: str,
-    call: dict[str, Any],
-    adapter: str,
-    conditions: Path | None,
-    output: Path,
-    evaluation: EvalConfig,
-    device: str | None,
-    dtype: str | None,
-    holding: HoldingConfig,
-) -> None:
-    """Compare teacher, bare model and student; write evaluation.json, pictures and report.html."""
-    if conditions is None and model != BUNDLED:
-        raise InputError("give prompts to judge on with --conditions")
-    prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
-    chosen, judge = models.load_adapter(adapter), models.load_judge(model)
-    gallery.check_place(make_folder(output))
-    pipe = pipeline(model, device, dtype, call, holding)
-    results, pictures = judge_adapter(pipe, chosen, prompts, judge, evaluation, **call)
-    gallery.save_results(output, results, pictures)
-    show_evaluation(results)
-    ui.say(f"report: {gallery.report_of(output)}")
-
-
-def show_evaluation(results: Evaluation) -> None:
-    """Print the table of an evaluation."""
-    columns = (
-        "scale",
-        "passes",
-        "time ratio",
-        "recovered",
-        "Fréchet none",
-        "CFG",
-        "adapter",
-        "CLIP none",
-        "CFG",
-        "adapter",
-    )
-    ui.table(f"Judged on {len(results.prompts)} held-out prompts", columns, gallery.table_rows(results))
-
-
 def report(*, run: Path, output: Path | None) -> None:
     """Write the report of a run or an evaluation."""
     ui.say(f"report: {gallery.report_of(run, output)}")
-
-
-def info(*, target: str | None) -> None:
-    """Tell what an adapter, a store, a run or this installation is."""
-    if target is None:
-        rows = [
-            ("device", models.best_device(None)),
-            ("torch", torch.__version__),
-            ("threads", torch.get_num_threads()),
-        ]
-        rows += [("bundled teacher", bundle.TEACHER), ("bundled adapter", BUNDLED_FOLDER)]
-        return ui.table("guidefold", ("what", "is"), rows)
-    folder = Path(target)
-    if exists(folder / "index.json"):
-        store = Store.open(folder)
-        rows = [*store.header.items(), ("missing shards", len(store.missing_shards()))]
-    elif exists(folder / "run.json"):
-        rows = list(read_object(folder / "run.json", "a run").items())
-    else:
-        adapter = models.load_adapter(target)
-        described = describe(adapter)
-        rows = [*described["adapter"].items(), *described["trained"].items(), ("targets", len(adapter.shapes))]
-        rows += [("parameters", f"{adapter.parameter_count():,}")]
-    return ui.table(str(target), ("what", "is"), rows)

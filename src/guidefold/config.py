@@ -24,9 +24,9 @@ LARGEST = 2**63
 MANY = 10_000_000  # trajectories or images: a hundred times what anybody needs, and still counted in seconds
 
 
-def setting(default: Any, text: str) -> Any:
-    """Return a dataclass field that carries its own help text."""
-    return field(default=default, metadata={"help": text})
+def setting(default: Any, text: str, *, again: bool = False) -> Any:
+    """Return a dataclass field that carries its own help text; `again` takes one value at a time on a command line."""
+    return field(default=default, metadata={"help": text, "again": again})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +135,18 @@ class AdapterConfig(Config):
             object.__setattr__(self, "rank", 0 if self.design == "film" else 32)
         self.within("rank", 0 if self.design == "film" else 1)
         self.within("width squeeze", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Config):
+    """Which version of the model is meant, and what is put on it before it teaches or samples."""
+
+    revision: str | None = setting(None, "branch, tag or commit of the model on the Hub")
+    variant: str | None = setting(None, "kind of its weight files, such as fp16")
+    lora: tuple[str, ...] | None = setting(
+        None, "LoRA to merge into the model: PATH or PATH:scale; may be given again for others", again=True
+    )
+    controlnet: str | None = setting(None, "folder or Hub name of a ControlNet; its picture is --call image=@FILE")
 
 
 @dataclass(frozen=True, kw_only=True)

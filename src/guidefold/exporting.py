@@ -6,6 +6,7 @@ from typing import Any
 from guidefold import models, ui
 from guidefold.capture.run import check_arguments
 from guidefold.capture.switch import first_dial
+from guidefold.config import ModelConfig
 from guidefold.demo import bundle
 from guidefold.errors import InputError
 from guidefold.evaluation.evaluate import PREDICTIONS
@@ -23,6 +24,7 @@ def export(
     output: Path,
     sampling_steps: int,
     model: str,
+    dress: ModelConfig,
     call: dict[str, Any],
     conditions: Path | None,
     device: str | None,
@@ -35,7 +37,7 @@ def export(
     if conditions is None and model != BUNDLED:
         raise InputError("give prompts to judge the file on with --conditions")
     prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
-    pipe = models.load_pipeline(model, device, dtype)
+    pipe = models.load_pipeline(model, device, dtype, dress=dress)
     check_arguments(pipe, call, (first_dial(pipe),))
     settings = {"guidance_scale": guidance_scale, "style": style, "steps": sampling_steps}
     done = export_lora(pipe, chosen, output, prompts[:PREDICTIONS], **settings, **call)

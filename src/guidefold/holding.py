@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from guidefold.config import HoldingConfig
+from guidefold.config import HoldingConfig, ModelConfig
 from guidefold.denoiser import DENOISERS, argument_names, denoisers, timestep_name
+from guidefold.dressing import dressed, fetched
 from guidefold.errors import InputError, ModelError
 from guidefold.hush import hushed
 
@@ -85,11 +86,12 @@ def load_denoiser(model: str, name: str | None, place: str, dtype: torch.dtype, 
     return made
 
 
-def load_pipeline(model: str, place: str, dtype: torch.dtype, holding: HoldingConfig) -> Any:
-    """Return a pipeline whose weights are held as asked. Raises InputError or ModelError."""
+def load_pipeline(model: str, place: str, dtype: torch.dtype, holding: HoldingConfig, dress: ModelConfig) -> Any:
+    """Return a pipeline whose weights are held as asked, after what is put on it. Raises InputError or ModelError."""
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     more: dict[str, Any] = {}
+    version = fetched(dress)
     with hushed():
         if holding.checkpoint or holding.quantize:
             found = denoiser_classes(model)
@@ -99,15 +101,10 @@ def load_pipeline(model: str, place: str, dtype: torch.dtype, holding: HoldingCo
             if holding.checkpoint:
                 more[name] = from_file(found[name], model, name, dtype, holding.checkpoint)
             else:
-                packed = packing(holding.quantize, dtype)
-                more = {
-                    one: kind.from_pretrained(
-                        model, subfolder=one, torch_dtype=dtype, use_safetensors=True, quantization_config=packed
-                    )  # pyright: ignore[reportAttributeAccessIssue]
-                    for one, kind in found.items()
-                }
-        pipe = DiffusionPipeline.from_pretrained(model, dtype=dtype, use_safetensors=True, **more)
-    return put(pipe, place, holding)
+                packed = {"quantization_config": packing(holding.quantize, dtype)}
+                more = {one: from_folder(kind, model, one, dtype, **packed, **version) for one, kind in found.items()}
+        pipe = DiffusionPipeline.from_pretrained(model, dtype=dtype, use_safetensors=True, **version, **more)
+    return put(dressed(pipe, dress), place, holding)
 
 
 def put(pipe: Any, place: str, holding: HoldingConfig) -> Any:
@@ -142,6 +139,11 @@ def packing(kind: str | None, dtype: torch.dtype) -> Any:
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def from_folder(kind: Any, model: str, name: str, dtype: torch.dtype, **more: Any) -> nn.Module:
+    """Return one component of a pipeline; no pickle, whoever wrote the folder."""
+    return kind.from_pretrained(model, subfolder=name, torch_dtype=dtype, use_safetensors=True, **more)
 
 
 def from_file(kind: Any, model: str, name: str, dtype: torch.dtype, path: str) -> nn.Module:

@@ -2,16 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
+from huggingface_hub.errors import GatedRepoError
 from torch import nn
 
-from guidefold.config import HoldingConfig
+from guidefold.capture.run import check_arguments
+from guidefold.capture.switch import first_dial, has_guider
+from guidefold.config import HoldingConfig, ModelConfig
 from guidefold.demo import bundle
 from guidefold.distillation.freezing import has_bf16
+from guidefold.distillation.sharding import is_asked
+from guidefold.dressing import check_dress, fetched
 from guidefold.errors import GuidefoldError, InputError, ModelError
 from guidefold.evaluation.judge import Judge, inception
+from guidefold.evaluation.media import Kind
 from guidefold.holding import check_holding
 from guidefold.holding import load_denoiser as denoiser_of
 from guidefold.holding import load_pipeline as pipeline_of
@@ -21,6 +28,7 @@ from guidefold.keeping.hub import BUNDLED, load
 from guidefold.memory import memory_told
 from guidefold.processes import own_gpu
 from guidefold.texts import reason
+from guidefold.ui import say
 
 
 def best_device(device: str | None) -> str:
@@ -43,22 +51,50 @@ def best_dtype(dtype: str | None, place: str) -> torch.dtype:
     return getattr(torch, dtype or ("bfloat16" if has_bf16(torch.device(place).type) else "float32"))
 
 
-def load_pipeline(model: str, device: str | None, dtype: str | None, holding: HoldingConfig | None = None) -> Any:
-    """Return a pipeline on its device, its weights held as asked. Raises InputError or ModelError."""
-    place, holding = best_device(device), holding or HoldingConfig()
+def pipeline(
+    model: str,
+    device: str | None,
+    dtype: str | None,
+    call: dict[str, Any],
+    holding: HoldingConfig | None = None,
+    dress: ModelConfig | None = None,
+) -> Any:
+    """Load a pipeline whose call takes these arguments, none of which is its scale. Raises InputError or ModelError."""
+    pipe = load_pipeline(model, device, dtype, holding, dress)
+    check_arguments(pipe, call, () if has_guider(pipe) else (first_dial(pipe),))
+    return pipe
+
+
+def load_pipeline(
+    model: str,
+    device: str | None,
+    dtype: str | None,
+    holding: HoldingConfig | None = None,
+    dress: ModelConfig | None = None,
+) -> Any:
+    """Return a pipeline on its device, its weights held as asked, with what is put on it.
+
+    Raises InputError or ModelError.
+    """
+    place, holding, dress = best_device(device), holding or HoldingConfig(), dress or ModelConfig()
     kind = best_dtype(dtype, place)
     check_holding(holding, place)
-    if model == BUNDLED and holding == HoldingConfig():
+    check_dress(dress)
+    if model == BUNDLED and fetched(dress):
+        raise InputError(f"there is one bundled teacher alone; leave {next(iter(fetched(dress)))} out")
+    if model == BUNDLED and holding == HoldingConfig() and dress == ModelConfig():
         return bundle.load_teacher(place, kind)
     with loading(model):
-        return pipeline_of(str(bundle.TEACHER) if model == BUNDLED else model, place, kind, holding)
+        return pipeline_of(str(bundle.TEACHER) if model == BUNDLED else model, place, kind, holding, dress)
 
 
 def load_denoiser(
     model: str, device: str | None, dtype: str | None, name: str | None, holding: HoldingConfig | None = None
 ) -> nn.Module:
     """Return a pipeline's denoiser alone, which is all that training from a store needs. Raises as `load_pipeline`."""
-    place, holding = best_device(device), holding or HoldingConfig()
+    # where weights are shared out, each process takes its part from the CPU
+    place = "cpu" if device is None and is_asked() else best_device(device)
+    holding = holding or HoldingConfig()
     check_holding(holding, place)
     with loading(model):
         source = str(bundle.TEACHER) if model == BUNDLED else model
@@ -68,16 +104,15 @@ def load_denoiser(
 @contextmanager
 def loading(model: str) -> Iterator[None]:
     """Raise ModelError, or InputError where there is no room, in place of what loading a model raises."""
-    advice = "give offload group, quantize nf4, or a device with more memory"
     try:
         with memory_told("give offload group, quantize nf4, or a device with more memory"):
             yield
     except GuidefoldError:
         raise
     except Exception as error:  # what a stranger's folder may break has no end of types
-        raise ModelError(
-            f"cannot load a pipeline from {model}: {reason(error)}; give a folder of diffusers, or a hub name"
-        ) from error
+        closed = isinstance(error, GatedRepoError) or isinstance(error.__cause__, GatedRepoError)
+        advice = "log in with `hf auth login`" if closed else "give a folder of diffusers, or a hub name"
+        raise ModelError(f"cannot load a pipeline from {model}: {reason(error)}; {advice}") from error
 
 
 def load_adapter(adapter: str) -> Adapter:
@@ -88,6 +123,16 @@ def load_adapter(adapter: str) -> Adapter:
     return found
 
 
-def load_judge(model: str) -> Judge:
-    """Return the bundled judge for the bundled teacher, Inception features for any other model."""
-    return bundle.load_judge() if model == BUNDLED else inception()
+def load_judge(model: str, kind: Kind | None) -> Judge | None:
+    """Return the bundled judge for the bundled teacher, else Inception features of pictures and of films' frames.
+
+    None for sounds, and where torch-fidelity is not installed, which is told.
+    """
+    if model == BUNDLED:
+        return bundle.load_judge()
+    if kind == "audios":
+        return None
+    if find_spec("torch_fidelity") is None:
+        say("without features, which need torch-fidelity: pip install 'guidefold[inception]'")
+        return None
+    return inception()

@@ -18,10 +18,12 @@ class Gather(argparse.Action):
 
 
 def assignment(text: str) -> tuple[str, Any]:
-    """Return the name and the value of NAME=VALUE; a value that is no JSON is text."""
+    """Return the name and the value of NAME=VALUE: the picture in @FILE, else JSON, else text."""
     name, sign, value = text.partition("=")
     if not sign or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    if value.startswith("@"):
+        return name, picture(value[1:])
     try:
         return name, json.loads(value)
     except ValueError:
@@ -46,6 +48,19 @@ def number(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
     return value
+
+
+def picture(path: str) -> Any:
+    """Return the picture in a file. Raises ArgumentTypeError where there is none."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as found:
+            return found.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's for a broken PNG is the last
+        raise argparse.ArgumentTypeError(
+            f"no picture in {path} ({error}); text that starts with @ goes in quotes"
+        ) from error
 
 
 def positive(kind: type[int] | type[float]) -> Callable[[str], float]:

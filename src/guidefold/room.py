@@ -31,10 +31,10 @@ def execution_device(module: nn.Module) -> torch.device:
 
 
 def weights_kept() -> Any:
-    """Let the backward pass use the weights that the forward pass did, not what offloading has since put in their place.
+    """Let the backward pass use the weights that the forward pass did, not what offloading has put in their place.
 
-    Autograd remembers a frozen parameter, whose numbers offloading exchanges; here it remembers the numbers. Checkpointed
-    blocks do so for as long as they run, so that no more than a block's weights wait.
+    Autograd remembers a frozen parameter, whose numbers offloading exchanges; here it remembers the numbers.
+    Checkpointed blocks do so for as long as they run, so that no more than a block's weights wait.
     """
     return torch.autograd.graph.saved_tensors_hooks(lambda value: value.detach(), lambda value: value)
 

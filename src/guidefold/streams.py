@@ -24,12 +24,14 @@ def silence(file: Any) -> None:
         return
 
 
-def finish() -> None:
-    """Write out what is still on its way to stdout. Raises InputError where it cannot be written."""
+def finish(*, quiet: bool = False) -> None:
+    """Write out what is still on its way to stdout. Raises InputError where it cannot be written, unless `quiet`."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         silence(sys.stdout)
     except OSError as error:
         silence(sys.stdout)
+        if quiet:
+            return
         raise InputError(f"cannot write what there is to tell: {error.strerror}; send it elsewhere") from error

@@ -13,7 +13,15 @@ from guidefold.acting.attachment import Attachment
 from guidefold.acting.compiling import look_for_hooks
 from guidefold.acting.fitting import check
 from guidefold.acting.pipeline import fold, folding, is_pipeline, unfold
-from guidefold.acting.requests import Request, ask, asking, disabling, is_disabled, request_of
+from guidefold.acting.requests import (
+    Request,
+    ask_once,
+    asking,
+    disabling,
+    forget_once,
+    is_disabled,
+    request_of,
+)
 from guidefold.acting.swaps import Negative
 from guidefold.adapters.network import Network
 from guidefold.adapters.scales import Scale, as_scales, at_least
@@ -49,6 +57,10 @@ class Acting(Network):
         return self._attachment is not None
 
     @property
+    def attachment(self) -> Attachment | None:
+        return self._attachment
+
+    @property
     def enabled(self) -> bool:
         """Whether the adapter acts in this thread: not within `disabled()`."""
         return not is_disabled(self)
@@ -73,7 +85,7 @@ class Acting(Network):
     def reset(self) -> None:
         """Forget the guidance scale and the negative prompt."""
         self._standing = None
-        ask(self, None)
+        forget_once(self)
 
     @contextmanager
     def at(self, guidance_scale: Scale, *, negative: Negative | None = None) -> Iterator[Self]:
@@ -85,7 +97,7 @@ class Acting(Network):
     def asked(self, request: Request) -> Iterator[None]:
         """Answer a request for a while, and leave no call unended, whatever interrupts it."""
         try:
-            with asking({self: request}):
+            with asking(self, request):
                 yield
         finally:
             if self._attachment is not None:
@@ -126,8 +138,7 @@ class Acting(Network):
     def rest(self, *_: Any) -> None:
         """Give all denoisers the base's weights, until the next call."""
         for place in list(self._attachment.places.values()) if self._attachment is not None else ():
-            with place.lock:
-                place.deltas.hold(0.0)
+            place.rest()
 
     def held(self, request: Request) -> float:
         """Return the strength that the weights are to hold the deltas at in a call, 0 for none."""
@@ -142,13 +153,13 @@ class Acting(Network):
         """Act in the denoiser's next call of this thread alone, and in no other that is given no scale."""
         assert self._attachment is not None
         self._attachment.scoped = True
-        ask(self, Request.of(self.checked(guidance_scale), negative, once=True))
+        ask_once(self, Request.of(self.checked(guidance_scale), negative, once=True))
 
     def taken(self) -> Request | None:
         """Return what a call that begins now asks, or None where it is to be the base's. Raises InputError."""
         request = request_of(self)
         if request is not None and request.once:
-            ask(self, None)
+            forget_once(self)
         if is_disabled(self):
             return None
         if request is None and self._attachment is not None and not self._attachment.scoped:

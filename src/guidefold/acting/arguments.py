@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from guidefold.acting.acting import Acting
     from guidefold.capture.switch import Switch
 
-SHAPES = re.compile(r"guidance|cfg|^(pag|stg)_|_stg_")
+SHAPES = re.compile(r"guidance|cfg|zero_init|modality_scale|^(pag|stg|sag)_|_stg_")
 # a ControlNet's schedule reaches the denoiser as its residuals, an embedded guidance as an input of its own
 REACH = re.compile(r"^control_guidance_|^distilled_guidance")
 EMBEDS = "ip_adapter_image_embeds"

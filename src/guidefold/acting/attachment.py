@@ -1,10 +1,12 @@
-"""What attaching puts on a denoiser, two hooks, and what they do around one call of it: a turn.
+"""What attaching puts on a denoiser, a few hooks, and what they do around one call of it: a turn.
 
 One turn at a time for each denoiser: whoever calls it meanwhile, with an adapter or without, waits. A turn takes the
 folded form where it can, else the live form; afterwards the denoiser is the base's again.
 """
 
+import sys
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet, ref
@@ -12,12 +14,15 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 import torch
 from torch import Tensor, nn
 
+from guidefold.acting.checkpoints import recalled
 from guidefold.acting.chunking import whole_batches
+from guidefold.acting.compiling import is_frozen
 from guidefold.acting.deltas import Deltas
 from guidefold.acting.folding import Folding
-from guidefold.acting.layering import Layering
+from guidefold.acting.layering import Layering, Told
 from guidefold.acting.requests import Request
 from guidefold.acting.swaps import Swaps, rows_of_negative
+from guidefold.acting.turns import running, turns_at
 from guidefold.adapters.conditions import conditions_of
 from guidefold.denoiser import Call, argument_names, read_call
 from guidefold.errors import InputError
@@ -33,15 +38,15 @@ class Place:
         self.names, self.denoiser = argument_names(type(denoiser)), ref(denoiser)
         self.layering, self.folding = Layering(adapter, denoiser), Folding(adapter, denoiser)
         self.deltas = Deltas(adapter, denoiser)
-        self.lock, self.owner, self.depth = threading.RLock(), 0, 0
-        self.whole: Any = None
+        self.turns = turns_at(denoiser)
+        self.wrappers: dict[int, Any] = {}  # of what blocks are called through where they run again
+        self.undo = ExitStack()
 
     def begin(self, adapter: "Acting", denoiser: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Let the adapter act in the call that follows, as the running call asks, and keep others waiting."""
-        self.lock.acquire()
-        self.owner, self.depth = threading.get_ident(), self.depth + 1
+        self.turns.take(running(), self)
         try:
-            self.restore()  # a call that was interrupted may have left something
+            self.restore()  # what was to run again in a backward pass
             request = adapter.taken()
             if request is None:
                 self.deltas.hold(0.0)
@@ -70,14 +75,23 @@ class Place:
                 self.folding.write(parameters, made)
             return
         made = adapter.modulations(scale, conditions, latents.dtype, code)
+        self.change(self.layering.told(made, conditions, call.rows if latents.dim() == 4 else 0))
+        if torch.is_grad_enabled():
+            for context in recalled(denoiser, self):
+                self.undo.enter_context(context)
+
+    def change(self, told: Told) -> None:
+        """Let layers change what they put out, as told, until `restore`."""
+        denoiser = self.denoiser()
+        assert denoiser is not None
         self.layering.put(without=self.deltas.names if self.deltas.strength else ())
-        self.whole = whole_batches(denoiser)
-        self.layering.tell(made, conditions, call.rows if latents.dim() == 4 else 0)
+        self.undo.enter_context(whole_batches(denoiser))
+        self.layering.tell(told)
 
     def folds(self, request: Request, timestep: Tensor, rows: int) -> bool:
         """Tell whether this call can take the folded form: no gradients, and all its rows see the same."""
         held = len(self.deltas.layers) if self.deltas.strength else 0
-        if not self.folding.possible(held) or torch.is_grad_enabled():
+        if not self.folding.possible(held) or torch.is_grad_enabled() or is_frozen():
             return False
         return rows == 1 or (request.uniform and request.memory.alike and all_alike(timestep, rows))
 
@@ -93,31 +107,41 @@ class Place:
         return found | rows_of_negative(adapter.spec, negative, call.rows)
 
     def end(self) -> None:
-        """Give the denoiser back as the base's; what has to run again in a backward pass stays until the next call."""
-        if not self.depth or self.owner != threading.get_ident():
+        """Give the denoiser back as the base's."""
+        if not self.turns.mine:
             return
         if not (torch.is_grad_enabled() and self.runs_again()):
             self.restore()
-        self.depth -= 1
-        self.lock.release()
+        self.turns.give()
 
     def runs_again(self) -> bool:
-        """Tell whether blocks are checkpointed, and so run again in the backward pass."""
-        return getattr(self.denoiser(), "is_gradient_checkpointing", True)
+        """Tell whether blocks may run again in a backward pass, in a way that `checkpoints` does not know."""
+        return not hasattr(self.denoiser(), "is_gradient_checkpointing")
 
     def abandon(self) -> None:
         """End what this thread has begun here and not ended, as Ctrl-C leaves it."""
-        while self.depth and self.owner == threading.get_ident():
+        if self.turns.mine:
             self.restore()
-            self.end()
+            self.turns.give()
+
+    def tidy(self) -> None:
+        """Undo what an interrupted call has left; wait for one that another thread is in."""
+        if not (self.turns.mine and self.turns.runs()):
+            self.turns.take(sys._getframe(), self)
+            self.abandon()
+
+    def rest(self) -> None:
+        """Give the denoiser the base's weights until its next call; wait for one that another thread is in."""
+        if not (self.turns.mine and self.turns.runs()):
+            self.turns.take(sys._getframe(), self)
+            self.deltas.hold(0.0)
+            self.abandon()
 
     def restore(self) -> None:
         self.folding.restore()
         self.layering.take()
         self.layering.forget()
-        if self.whole is not None:
-            self.whole.close()
-            self.whole = None
+        self.undo.close()
 
 
 def per_image(request: Request, rows: int, device: torch.device) -> Tensor:
@@ -176,11 +200,12 @@ class Attachment:
     lock: Any = field(default_factory=threading.Lock)
 
     def open(self, adapter: "Acting") -> None:
-        """Put the two hooks on the denoiser, or none."""
+        """Put the hooks on the denoiser, or none."""
         try:
             before, after = Before(adapter, self), After(adapter, self)
             self.handles.append(self.denoiser.register_forward_pre_hook(before, with_kwargs=True))
             self.handles.append(self.denoiser.register_forward_hook(after, always_call=True))
+            self.handles.append(self.denoiser.register_state_dict_pre_hook(Tidy(adapter, self)))
         except BaseException:
             self.close()
             raise
@@ -204,16 +229,14 @@ class Attachment:
 
     def close(self) -> None:
         """Take the hooks off, after the calls that other threads are in."""
-        self.abandon()
         places = list(self.places.values())
         for place in places:
-            place.lock.acquire()
+            place.turns.take(sys._getframe(), place)
         for handle in self.handles:
             handle.remove()
         for place in places:
-            place.restore()
             place.deltas.hold(0.0)
-            place.lock.release()
+            place.abandon()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process: locks, places, pipelines that live elsewhere."""
@@ -246,6 +269,15 @@ class After(Before):
         place = self.attachment.places.get(denoiser)
         if place is not None:
             place.end()
+
+
+class Tidy(Before):
+    """The hook before a denoiser is saved, which undoes what an interrupted call has left."""
+
+    def __call__(self, denoiser: nn.Module, *_: Any) -> None:
+        place = self.attachment.places.get(denoiser)
+        if place is not None:
+            place.tidy()
 
 
 def acting_on(denoiser: nn.Module) -> list[Any]:

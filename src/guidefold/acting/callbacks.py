@@ -6,12 +6,13 @@ the steps to come.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
-from guidefold.acting.requests import ask, request_of, unasked
+from guidefold.acting.requests import ask_instead, request_of, unasked
 from guidefold.capture.switch import Switch
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def following(callback: Callable, active: "Mapping[Acting, tuple[Switch, Dials]]
     def call(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         known = attributes(pipe, active)
         own = {name: vars(pipe)[name] for name in known}
+        guided = {adapter: switch.scales(pipe, {}) for adapter, (switch, _) in active.items() if switch.guider}
         vars(pipe).update(known)
         try:
             with unasked():
@@ -45,8 +47,9 @@ def following(callback: Callable, active: "Mapping[Acting, tuple[Switch, Dials]]
             changed = {name: vars(pipe).get(name) for name in known if vars(pipe).get(name) is not known[name]}
         finally:
             vars(pipe).update(own)
-        if changed:
-            take_up(changed, active)
+        if changed or guided:
+            take_up(pipe, changed, active)
+        forget_conditions(active)
         return {**result, **{name: kept(tensors.get(name), value) for name, value in result.items()}}
 
     return call
@@ -62,14 +65,24 @@ def attributes(pipe: Any, active: "Mapping[Acting, tuple[Switch, Dials]]") -> di
     return found
 
 
-def take_up(changed: dict[str, Any], active: "Mapping[Acting, tuple[Switch, Dials]]") -> None:
+def take_up(pipe: Any, changed: dict[str, Any], active: "Mapping[Acting, tuple[Switch, Dials]]") -> None:
     """Ask adapters for the scales that a callback has set, from the next step on."""
     for adapter, (switch, dials) in active.items():
         request = request_of(adapter)
+        if switch.guider:
+            dials.update(zip(dials, switch.scales(pipe, {}), strict=True))
         for dial, name in zip(switch.dials, dials, strict=False):
             dials[name] = changed.get(f"_{dial.name}", dials[name])
         if request is not None:
-            ask(adapter, request.at(adapter.counted(dials)))
+            ask_instead(adapter, request.at(adapter.counted(dials)))
+
+
+def forget_conditions(active: "Iterable[Acting]") -> None:
+    """Let conditions be looked at anew where a change in place leaves no trace: tensors made in inference mode."""
+    for adapter in active if torch.is_inference_mode_enabled() else ():
+        request = request_of(adapter)
+        if request is not None:
+            request.memory.key = None
 
 
 def kept(before: Any, after: Any) -> Any:

@@ -55,6 +55,7 @@ class Deltas:
         for layer, delta in self.layers if strength else ():
             weight = layer._parameters["weight"]
             assert weight is not None
+            weight = weight.data  # behind autograd's back: it is given back bit for bit
             before, gate = weight.detach().clone(), torch.tensor([strength], device=weight.device)
             weight.add_(delta.folded(gate).to(weight.dtype))  # pyright: ignore[reportCallIssue]
             self.kept.append((weight, before, weight.detach().clone()))

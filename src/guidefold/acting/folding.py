@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from guidefold.acting.finding import Find, adds, finder
 from guidefold.adapters.film import positions, slots_of
 from guidefold.adapters.network import Modulations, Network
 from guidefold.adapters.targets import unwrapped
 
-Slots = list[tuple[nn.Module, str]]  # modules with the names of their parameters
+Slots = list[tuple[Find, nn.Module, str]]  # layers as they are now, the base's with its parameter's name
 HOOKS = ("_hf_hook", "_diffusers_hook")  # of what moves or casts a module's parameters when it is called
 
 
@@ -29,8 +30,15 @@ class Flat:
     chosen: Tensor  # where their gains stand among the numbers, then their shifts
     base_views: list[Tensor] = field(default_factory=list)
     written_views: list[Tensor] = field(default_factory=list)
+    held: bool = False  # the base values are those that the parameters are to have again
+
+    @property
+    def values(self) -> list[Tensor]:
+        # `.data`, or autograd would take parameters that are restored bit for bit for changed ones
+        return [one.data for one in self.parameters]
 
     @classmethod
+    @torch.inference_mode(False)  # buffers that were made in it could not be written outside
     def of(cls, parameters: list[Tensor], gains: list[Tensor], shifts: list[Tensor]) -> "Flat":
         like, sizes = parameters[0], [one.numel() for one in parameters]
         base, written = (torch.empty(sum(sizes), dtype=like.dtype, device=like.device) for _ in range(2))
@@ -43,13 +51,16 @@ class Flat:
     def write(self, numbers: Tensor) -> None:
         """Write w (1 + g) + h into all parameters, of numbers [N + 1] whose last is 0; keep what was there."""
         # anew every time: what writes to `.data`, as merging LoRA does, leaves no trace to look for
-        torch._foreach_copy_(self.base_views, self.parameters)
+        torch._foreach_copy_(self.base_views, self.values)
+        self.held = True
         gains, shifts = numbers[self.chosen].split(len(self.base))
         self.written.copy_(torch.addcmul(shifts.add_(self.base), self.base, gains))
-        torch._foreach_copy_(self.parameters, self.written_views)
+        torch._foreach_copy_(self.values, self.written_views)
 
     def restore(self) -> None:
-        torch._foreach_copy_(self.parameters, self.base_views)
+        if self.held:
+            torch._foreach_copy_(self.values, self.base_views)
+        self.held = False
 
 
 class Folding:
@@ -61,13 +72,13 @@ class Folding:
         self.places: list[tuple[Tensor, Tensor]] = []
         for slot in slots_of(network.shapes) if network.film is not None else ():
             spans = network.film.spans  # pyright: ignore[reportOptionalMemberAccess]
-            self.slots.append((unwrapped(denoiser.get_submodule(slot.module)), slot.parameter))
+            self.slots.append(slot_of(denoiser, slot.module, slot.parameter))
             self.places.append(positions(slot, spans[slot.place], network.film.head.out_features))  # pyright: ignore[reportOptionalMemberAccess]
         self.output = network.spec.output if network.spec.output in network.shapes else None
-        self.last = unwrapped(denoiser.get_submodule(self.output)) if self.output else None
-        self.owners = owners_of(denoiser, [*(module for module, _ in self.slots), *([self.last] if self.last else [])])
+        self.last = [slot_of(denoiser, self.output, "weight")] if self.output else []
+        self.owners = owners_of(denoiser, [base for _, base, _ in [*self.slots, *self.last]])
         self.flats: list[Flat] = []
-        self.known: list[tuple[int, torch.dtype]] = []  # where the parameters lay when they were flattened
+        self.known: list[tuple] = []  # which the parameters were when they were flattened
         self.kept: tuple[Tensor, Tensor] | None = None  # the output layer's weight and its base values
         self.folded = False
 
@@ -79,15 +90,19 @@ class Folding:
         """Return the parameters to write, or None where one cannot be written now: elsewhere, quantised, moved."""
         if any(name in vars(owner) for owner in self.owners for name in HOOKS):
             return None
-        found = [module._parameters.get(name) for module, name in self.slots]
-        found += [self.last._parameters.get("weight")] if self.last is not None else []
-        return found if all(is_plain(value, device) for value in found) else None  # pyright: ignore[reportReturnType]
+        slots = [*self.slots, *self.last]
+        if not all(adds(find(), base) for find, base, _ in slots):
+            return None
+        found = [base._parameters.get(name) for _, base, name in slots]
+        if not all(is_plain(value, device) for value in found) or len(set(map(id, found))) < len(found):
+            return None
+        return found  # pyright: ignore[reportReturnType]
 
     def write(self, parameters: list[Tensor], made: Modulations) -> None:
         """Write the modulations of the first row; `restore` is to follow."""
-        weight = parameters[-1] if self.last is not None else None
+        weight = parameters[-1] if self.last else None
         inner = parameters[: len(self.slots)]
-        known = [(value.data_ptr(), value.dtype) for value in inner]
+        known = [(id(value), value.dtype, value.device) for value in inner]
         if known != self.known:
             self.flats, self.known = self.flatten(inner), known
         assert made.film is not None
@@ -96,9 +111,11 @@ class Folding:
         for flat in self.flats:
             flat.write(numbers)
         if weight is not None:
-            self.kept = weight, weight.clone()
-            weight.add_(self.network.layers[-1].folded(made.parts[-1][0].float()).to(weight.dtype))
+            self.kept = weight, weight.data.clone()
+            last = self.network.layers[-1]
+            weight.data.add_(last.folded(made.parts[-1][0].to(last.up.dtype)).to(weight.dtype))  # pyright: ignore[reportAttributeAccessIssue]
 
+    @torch.inference_mode()  # Ctrl-C may have left it, and what was loaded in it can be written there alone
     def restore(self) -> None:
         """Give all parameters back what they had before `write`, bit for bit."""
         if not self.folded:
@@ -106,7 +123,7 @@ class Folding:
         for flat in self.flats:
             flat.restore()
         if self.kept is not None:
-            self.kept[0].copy_(self.kept[1])
+            self.kept[0].data.copy_(self.kept[1])
         self.kept, self.folded = None, False
 
     def flatten(self, parameters: list[Tensor]) -> list[Flat]:
@@ -118,6 +135,10 @@ class Folding:
             Flat.of([parameters[n] for n in chosen], *([self.places[n][k] for n in chosen] for k in (0, 1)))
             for chosen in groups.values()
         ]
+
+
+def slot_of(denoiser: nn.Module, module: str, parameter: str) -> tuple[Find, nn.Module, str]:
+    return finder(denoiser, module), unwrapped(denoiser.get_submodule(module)), parameter
 
 
 def is_plain(value: Any, device: torch.device) -> bool:

@@ -15,16 +15,24 @@ from guidefold.errors import InputError, ModelError
 class AdapterGuidance(BaseGuidance):
     """Guidance in one pass: runs the condition only, with an adapter at this guidance scale.
 
-    The adapter is attached to the denoiser at the first step, and acts during this guider's calls only. Disabled, the
-    guider gives the conditional prediction, as the model without guidance does.
+    The adapter is attached to the denoiser at the first step, and acts during this guider's calls only, in the steps
+    from the fraction `start` of them to `stop`. Disabled, and in the other steps, the guider gives the conditional
+    prediction, as the model without guidance does.
     """
 
     _input_predictions = ["pred_cond"]  # noqa: RUF012  as in diffusers
     ignore_for_config = ["adapter"]  # noqa: RUF012  a network is not a setting
 
     @register_to_config
-    def __init__(self, guidance_scale: float = 7.5, enabled: bool = True, adapter: Acting | None = None) -> None:
-        super().__init__(enabled=enabled)
+    def __init__(
+        self,
+        guidance_scale: float = 7.5,
+        start: float = 0.0,
+        stop: float = 1.0,
+        enabled: bool = True,
+        adapter: Acting | None = None,
+    ) -> None:
+        super().__init__(start, stop, enabled)
         self.guidance_scale, self.adapter = guidance_scale, adapter
         self._swaps = Swaps()
 
@@ -37,7 +45,7 @@ class AdapterGuidance(BaseGuidance):
             self.adapter.attach(denoiser)
         if self.adapter not in acting_on(denoiser):
             raise ModelError("the guider's adapter is attached to another denoiser; call adapter.detach() first")
-        if self._enabled:
+        if self._enabled and self.is_within_range:
             self.adapter.set_once(self.guidance_scale, negative=self._swaps)
 
     def cleanup_models(self, denoiser: torch.nn.Module) -> None:
@@ -67,6 +75,14 @@ class AdapterGuidance(BaseGuidance):
 
     def forward(self, pred_cond: torch.Tensor) -> GuiderOutput:
         return GuiderOutput(pred=pred_cond, pred_cond=pred_cond, pred_uncond=None)
+
+    @property
+    def is_within_range(self) -> bool:
+        """Whether this step is one that is guided, counted as diffusers' guiders count."""
+        if self._num_inference_steps is None:
+            return True
+        first, end = (int(part * self._num_inference_steps) for part in (self._start, self._stop))
+        return first <= self._step < end
 
     @property
     def is_conditional(self) -> bool:

@@ -1,13 +1,14 @@
 """The live form: hooks on layers, each of which changes what a layer puts out, image by image."""
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
+from guidefold.acting.finding import Find, finder
 from guidefold.acting.shapes import batch_first, shaped_like, tokens_of
 from guidefold.adapters.film import Span
 from guidefold.adapters.layers import Layer, rows_like
@@ -17,8 +18,6 @@ from guidefold.adapters.readers import module_of, negative_tokens, read_negative
 from guidefold.adapters.targets import FUSED, is_attention, shape_of
 from guidefold.denoiser import argument_names
 from guidefold.errors import ModelError
-
-Find = Callable[[], nn.Module | None]
 
 
 @dataclass(eq=False)
@@ -36,6 +35,9 @@ class Now:
     tokens: Tensor | None = None
     negative: dict[str, Tensor] = field(default_factory=dict)
     rows: int = 0  # images; 0 where a batch of other sequences, such as frames, may have as many
+
+
+Told = tuple[dict[str, Any], Now]  # what targets are changed by, and what they share
 
 
 @dataclass(eq=False)
@@ -88,9 +90,7 @@ class Layering:
         self.targets = {name: Target() for name in network.shapes}
         layers = dict(zip(network.layered, network.layers, strict=True))
         acts = {name: self.act_of(denoiser, name, layers.get(name)) for name in network.shapes}  # pyright: ignore[reportArgumentType]
-        self.hooks = [
-            Hook(finder(denoiser, name), act, name, before=role_of(name) == TABLE) for name, act in acts.items()
-        ]
+        self.hooks = [Hook(finder(denoiser, name), act, name, role_of(name) == TABLE) for name, act in acts.items()]
         self.hooks += fusions(denoiser, {name: act for name, act in acts.items() if not is_place(name)})
 
     def act_of(self, denoiser: nn.Module, name: str, layer: Layer | None) -> Any:
@@ -121,40 +121,39 @@ class Layering:
         for hook in self.hooks:
             hook.take()
 
-    def tell(self, made: Modulations, conditions: dict[str, Tensor], rows: int) -> None:
-        """Give every target what it is changed by in the current call, of `rows` images of pictures."""
-        now = self.now
-        now.strength, now.tokens, now.rows = made.strength, made.tokens, rows
-        now.negative = negative_tokens(conditions)
-        for name, part in zip(self.network.layered, made.parts, strict=True):
-            self.targets[name].modulation = part
+    def told(self, made: Modulations, conditions: dict[str, Tensor], rows: int) -> Told:
+        """Return what targets are to know of a call, of `rows` images of pictures."""
+        changes: dict[str, Any] = dict(zip(self.network.layered, made.parts, strict=True))
         spans = self.network.film.spans if self.network.film is not None else {}
         for name, span in spans.items():
-            self.targets[name].modulation = numbers_of(made.film, span, role_of(name), made.parts)
+            changes[name] = numbers_of(made.film, span, role_of(name))
+        return changes, Now(made.strength, made.tokens, negative_tokens(conditions), rows)
+
+    def tell(self, told: Told) -> None:
+        """Give every target what it is changed by from now on."""
+        changes, now = told
+        vars(self.now).update(vars(now))
+        for name, change in changes.items():
+            self.targets[name].modulation = change
+
+    def kept(self) -> Told:
+        """Return what targets know now."""
+        return {name: target.modulation for name, target in self.targets.items()}, replace(self.now)
 
     def forget(self) -> None:
         """Leave nothing of the current call."""
+        vars(self.now).update(vars(Now()))
         for target in self.targets.values():
             target.modulation = None
 
 
-def numbers_of(film: Tensor | None, span: Span, role: str, parts: Any) -> Any:
+def numbers_of(film: Tensor | None, span: Span, role: str) -> Any:
     """Return what a place is changed by: gains and shifts [B, C] of a norm, shifts [B, N] of the others."""
     assert film is not None
     shifts = film[:, span.shift]
     if role in (SHIFT, TABLE):
         return shifts
     return film[:, span.gain] + 1, shifts if shifts.shape[1] else None
-
-
-def finder(denoiser: nn.Module, name: str) -> Find:
-    """Return how to find a target's layer, with what LoRA has wrapped around it by now."""
-    path = name.partition(":")[0]
-    path = path.rpartition(".")[0] if role_of(name) == TABLE else path
-    parent, _, leaf = path.rpartition(".")
-    # weak, so that a copy of a denoiser that nobody holds any more is freed
-    owner = ref(denoiser.get_submodule(parent))
-    return lambda: getattr(owner(), "_modules", {}).get(leaf)
 
 
 def as_channels(values: Tensor, output: Tensor, axis: int) -> Tensor:

@@ -164,11 +164,12 @@ def served(pipe: Any, inner: Callable, active: "Mapping[Acting, Switch]", args: 
     check_negatives(arguments, active)
     warn_of_arguments(pipe, arguments, active)
     scales = {adapter: adapter.counted(dials[adapter]) for adapter in active}
+    attachments = {adapter: adapter.attachment for adapter in active}
     if any(bool((scale > 1).any()) for scale in scales.values()):
         arguments.update(positive_embeds(arguments))
     with ExitStack() as stack:
         for adapter, switch in active.items():
-            adapter._attachment.pipes.add(pipe)  # pyright: ignore[reportOptionalMemberAccess]  a copy, or one that was pickled
+            adapter.serves(pipe)  # a copy, or one that was pickled
             stack.enter_context(switch.without(pipe))
             arguments.update(switch.off(arguments))
         if any(adapter.spec.negative for adapter in active):
@@ -179,6 +180,8 @@ def served(pipe: Any, inner: Callable, active: "Mapping[Acting, Switch]", args: 
         for adapter, request in requests.items():
             stack.enter_context(adapter.asked(request))
         answer = inner(*bound.args, **bound.kwargs)
+    if any(adapter.attachment is not before for adapter, before in attachments.items()):
+        warn("the adapter was detached during this call, whose last steps were not guided; detach it between calls")
     if not any(request.memory.calls for request in requests.values()):  # shared by what callbacks make of it
         warn(
             f"{type(pipe).__name__} did not call its denoiser as a module, so nothing was guided; call it, not .forward"

@@ -4,15 +4,17 @@ A context variable carries it, read when the denoiser is called, outside the com
 calls and calls within callbacks each have their own, and nothing is left behind.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import ref
 
 from torch import Tensor
 
 from guidefold.acting.swaps import Negative
+from guidefold.adapters.scales import numberless
 
 
 @dataclass
@@ -54,42 +56,70 @@ def is_uniform(scale: Tensor) -> bool:
     """Tell whether all images have the same scales, where they can be looked at."""
     if len(scale) == 1:
         return True
-    return scale.device.type != "meta" and bool((scale == scale[:1]).all())
+    return not numberless(scale) and bool((scale == scale[:1]).all())
 
 
-REQUESTS: ContextVar[Mapping[int, Request]] = ContextVar("guidefold_requests")
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A request in force, of an adapter that it does not keep alive, and what tells it from any other."""
+
+    adapter: ref
+    request: Request
+    key: object = field(default_factory=object)
+
+
+REQUESTS: ContextVar[tuple[Asked, ...]] = ContextVar("guidefold_requests", default=())  # the last of an adapter counts
 DISABLED: ContextVar[tuple[int, ...]] = ContextVar("guidefold_disabled", default=())
+
+
+def asked_of(adapter: Any) -> Asked | None:
+    return next((one for one in reversed(REQUESTS.get()) if one.adapter() is adapter), None)
 
 
 def request_of(adapter: Any) -> Request | None:
     """Return what the running call asks of an adapter, if anything."""
-    return REQUESTS.get({}).get(id(adapter))
+    asked = asked_of(adapter)
+    return None if asked is None else asked.request
 
 
-def ask(adapter: Any, request: Request | None) -> None:
-    """Ask something of an adapter from here on, or nothing any more."""
-    rest = {key: value for key, value in REQUESTS.get({}).items() if key != id(adapter)}
-    REQUESTS.set(rest if request is None else {**rest, id(adapter): request})
+def ask_instead(adapter: Any, request: Request) -> None:
+    """Ask something else of an adapter for as long as what was asked last is in force."""
+    asked = asked_of(adapter)
+    REQUESTS.set(tuple(replace(one, request=request) if one is asked else one for one in REQUESTS.get()))
+
+
+def ask_once(adapter: Any, request: Request) -> None:
+    """Ask something of an adapter's next call."""
+    forget_once(adapter)
+    REQUESTS.set((*REQUESTS.get(), Asked(ref(adapter), request)))
+
+
+def forget_once(adapter: Any) -> None:
+    """Forget what was asked of an adapter's next call."""
+    kept = [one for one in REQUESTS.get() if not one.request.once or one.adapter() not in (adapter, None)]
+    REQUESTS.set(tuple(kept))
 
 
 @contextmanager
-def asking(requests: Mapping[Any, Request]) -> Iterator[None]:
-    """Ask something of adapters for a while."""
-    token = REQUESTS.set({**REQUESTS.get({}), **{id(adapter): one for adapter, one in requests.items()}})
+def asking(adapter: Any, request: Request) -> Iterator[None]:
+    """Ask something of an adapter for a while; whiles may overlap in any order."""
+    asked = Asked(ref(adapter), request)
+    REQUESTS.set((*REQUESTS.get(), asked))
     try:
         yield
     finally:
-        REQUESTS.reset(token)
+        REQUESTS.set(tuple(one for one in REQUESTS.get() if one.key is not asked.key))
 
 
 @contextmanager
 def unasked() -> Iterator[None]:
     """Ask nothing of any adapter for a while: what runs within a call need not be part of it."""
-    token = REQUESTS.set({})
+    before = REQUESTS.get()
+    REQUESTS.set(())
     try:
         yield
     finally:
-        REQUESTS.reset(token)
+        REQUESTS.set(before)
 
 
 @contextmanager
@@ -100,7 +130,8 @@ def disabling(adapter: Any) -> Iterator[None]:
         yield
     finally:
         rest = list(DISABLED.get())
-        rest.remove(id(adapter))
+        if id(adapter) in rest:  # a generator may end in another context than it began in
+            rest.remove(id(adapter))
         DISABLED.set(tuple(rest))
 
 

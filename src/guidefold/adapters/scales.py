@@ -47,7 +47,9 @@ def at_least(off: float, scale: Any) -> Any:
         return max(scale, off)
     if isinstance(scale, (list, tuple)):
         return [at_least(off, one) for one in scale]
-    return scale.clamp(min=off) if isinstance(scale, torch.Tensor) else scale
+    if hasattr(scale, "__array__"):  # tensors, and numpy's arrays and numbers
+        return torch.as_tensor(scale).clamp(min=off)
+    return scale
 
 
 def column(name: str, value: Number, off: float, trained: tuple[float, float] | None) -> Tensor:

@@ -137,6 +137,10 @@ def matching(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
     return found | full_matches(patterns[0], names) if len(patterns) == 1 else found
 
 
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    return bool(matching([name], patterns))
+
+
 def find_targets(denoiser: nn.Module, *, linears: bool, target_modules: tuple[str, ...] | None) -> dict[str, nn.Module]:
     """Return the modules to adapt by name, in the denoiser's order. Raises ModelError when there are none."""
     if target_modules is None:

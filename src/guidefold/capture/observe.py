@@ -100,7 +100,14 @@ def replays(watch: Watch, targets: dict[int, Target], tolerance: float) -> dict[
         called = [targets[number].called for number in sorted(targets) if targets[number].called.denoiser == name]
         images = images_of(watch.call(), called[0].call.rows)
         layout = layout_of(watch.pipe, watch.call(), watch.switch, called, images)
-        found[name] = replay(parts[name], called, layout, tolerance)
+        try:
+            found[name] = replay(parts[name], called, layout, tolerance)
+        except ModelError:
+            # some take what is for all images, such as a T2I adapter's residuals, only with a row for each
+            other = layout.with_rows(called[0].call)
+            if other == layout:
+                raise
+            found[name] = replay(parts[name], called, other, tolerance)
     return found
 
 

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL.Image import Image
@@ -29,6 +29,10 @@ class Layout:
     images: int
     shared: frozenset[str] = frozenset()  # nowhere: positions, rotary embeddings
     second: frozenset[str] = frozenset()  # in the second dimension: the layers of an encoder are the first
+
+    def with_rows(self, call: Call) -> Self:
+        """Return the layout in which what is as long as there are images has a row for each."""
+        return replace(self, shared=frozenset(name for name in self.shared if len(call.tensors[name]) != self.images))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,19 +42,7 @@ def run_demo(output: Path, *, minutes: float | None, quick: bool) -> Path:
     results, pictures = evaluate(pipe, adapter, bundle.held_out_prompts(), judge, evaluation)
     gallery.save_results(run, results, pictures)
     report = gallery.report_of(run, output / "report.html", notes=NOTES)
-    columns = (
-        "scale",
-        "passes a step",
-        "time ratio",
-        "recovered",
-        "Fréchet: none",
-        "CFG",
-        "adapter",
-        "CLIP: none",
-        "CFG",
-        "adapter",
-    )
     title = f"Judged on {len(results.prompts)} held-out prompts, after {ui.duration(time.monotonic() - start)}"
-    ui.table(title, columns, gallery.table_rows(results))
+    ui.table(title, gallery.COLUMNS, gallery.table_rows(results))
     ui.say(f"report: {report.resolve()}")
     return report

@@ -71,8 +71,10 @@ def load_checkpoint(
 
 def check_progress(progress: dict[str, Any]) -> None:
     """Raise InputError unless a checkpoint says where to go on."""
-    for name in ("step", "best_step"):
-        if not isinstance(progress[name], int) or progress[name] < 0:
+    if progress.keys() != {"step", "best_step", "recovered", "parts", "row"}:
+        raise InputError(f"it tells {', '.join(map(str, progress)) or 'nothing'}")
+    for name, least in (("step", 0), ("best_step", 0), ("parts", 1)):
+        if not isinstance(progress[name], int) or progress[name] < least:
             raise InputError(f"{name} is {progress[name]!r}")
     recovered, row = progress["recovered"], progress["row"]
     if recovered is not None and not (isinstance(recovered, float) and math.isfinite(recovered)):

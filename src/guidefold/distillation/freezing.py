@@ -8,17 +8,41 @@ from typing import Any
 import torch
 from torch import nn
 
-from guidefold.config import TrainConfig
+from guidefold.config import HoldingConfig, TrainConfig
 from guidefold.errors import ModelError
 from guidefold.room import execution_device, hook_device
 
 
 def settled(config: TrainConfig, denoiser: nn.Module) -> TrainConfig:
-    """Return settings with what they leave to the model and its device filled in. Raises ModelError, as `frozen` does.
+    """Return settings with what they leave to the model and its device filled in.
 
-    bf16 and checkpointing are for GPUs: on a CPU both cost time, and memory is rarely short.
+    Raises ModelError for a model that cannot be trained so.
     """
-    device, offloaded = execution_device(denoiser).type, hook_device(denoiser) is not None
+    name, offloaded = type(denoiser).__name__, hook_device(denoiser) is not None
+    how = filled(config, denoiser, execution_device(denoiser).type, offloaded)
+    if offloaded and not how.gradient_checkpointing:
+        raise ModelError(
+            f"{name} is offloaded, and without gradient checkpointing all of its weights would wait on the device for "
+            "the backward pass; give gradient_checkpointing, or no offload"
+        )
+    if how.gradient_checkpointing and casts_layerwise(denoiser):
+        raise ModelError(
+            f"{name} is cast layer by layer, which gradient checkpointing does not stand; turn one of them off"
+        )
+    if from_disk(denoiser):
+        raise ModelError(f"{name} is offloaded to disk, from where gradients come back wrong; offload it to the CPU")
+    if config.compile and not getattr(denoiser, "_repeated_blocks", None):
+        raise ModelError(f"{name} names no repeated blocks to compile; leave compile out")
+    return how
+
+
+def settled_for(config: TrainConfig, denoiser: nn.Module, place: str, holding: HoldingConfig) -> TrainConfig:
+    """Return settings as they will be where a denoiser is going to be held. Raises ModelError as `settled`."""
+    return filled(config, denoiser, torch.device(place).type, holding.offload == "group")
+
+
+def filled(config: TrainConfig, denoiser: nn.Module, device: str, offloaded: bool) -> TrainConfig:
+    """Fill in precision and checkpointing: on a CPU both cost time, and memory is rarely short."""
     can = bool(getattr(denoiser, "_supports_gradient_checkpointing", False))
     precision, checkpointing = config.mixed_precision, config.gradient_checkpointing
     if precision is None:
@@ -27,22 +51,6 @@ def settled(config: TrainConfig, denoiser: nn.Module) -> TrainConfig:
         checkpointing = can and (device != "cpu" or offloaded)
     elif checkpointing and not can:
         raise ModelError(f"{type(denoiser).__name__} has no gradient checkpointing; leave gradient_checkpointing out")
-    if offloaded and not checkpointing:
-        raise ModelError(
-            f"{type(denoiser).__name__} is offloaded, and without gradient checkpointing all of its weights would wait on "
-            "the device for the backward pass; turn one of them off or on"
-        )
-    if checkpointing and casts_layerwise(denoiser):
-        raise ModelError(
-            f"{type(denoiser).__name__} is cast layer by layer, which gradient checkpointing does not stand; "
-            "turn one of them off"
-        )
-    if from_disk(denoiser):
-        raise ModelError(
-            f"{type(denoiser).__name__} is offloaded to disk, from where gradients come back wrong; offload it to the CPU"
-        )
-    if config.compile and not getattr(denoiser, "_repeated_blocks", None):
-        raise ModelError(f"{type(denoiser).__name__} names no repeated blocks to compile; leave compile out")
     return replace(config, mixed_precision=precision, gradient_checkpointing=checkpointing)
 
 
@@ -84,7 +92,7 @@ def frozen(denoiser: Any, *, gradient_checkpointing: bool, compile: bool = False
     finally:
         if compile:
             for module in denoiser.modules():
-                module._compiled_call_impl = None
+                vars(module).pop("_compiled_call_impl", None)
         if switching:
             denoiser.disable_gradient_checkpointing()
         for name, module in denoiser.named_modules():

@@ -20,6 +20,7 @@ from guidefold.distillation.ema import Average
 from guidefold.distillation.log import LOG, add_row, rewind
 from guidefold.distillation.losses import guidance_loss, guidance_weights
 from guidefold.distillation.parts import Parts, share, shares
+from guidefold.distillation.sharding import is_asked, shard
 from guidefold.distillation.states import Source
 from guidefold.distillation.student import Student, energies
 from guidefold.errors import RoomError, TrainingError
@@ -81,10 +82,13 @@ class Loop:
         self.offloaded = hook_device(student.denoiser) is not None
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
-            cpu=self.device.type == "cpu",
+            cpu=self.device.type == "cpu" and not (is_asked() and torch.cuda.is_available()),
             log_with=config.tracker,
             project_dir=str(folder),
         )
+        if is_asked():
+            self.device = self.accelerator.device
+            shard(student.denoiser, self.device)
         self.adapter = student.adapter.to(self.device, torch.float32).train().requires_grad_(True)
         parameters = self.adapter.parameters()
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)

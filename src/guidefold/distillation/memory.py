@@ -153,8 +153,8 @@ def student_memory(
 ) -> tuple[Memory, Memory]:
     """Return what a training step and a validation need for so many states at once.
 
-    The denoiser's weights may lie anywhere; `config` must be settled. Raises ModelError for a denoiser that asks for the
-    numbers in its inputs.
+    The denoiser's weights may lie anywhere; `config` must be settled. Raises ModelError for a denoiser that asks
+    for the numbers in its inputs.
     """
     with pretending(), told_of_numbers(denoiser):
         model, ledger = weightless(denoiser), Ledger()

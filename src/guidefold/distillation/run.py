@@ -108,7 +108,6 @@ def train(
     source = open_source(pipe, store, conditions, config, trajectory, arguments)
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     how = settled(config, denoiser)
-    folder = Path(output)
     student = Student(denoiser, new_adapter(denoiser, source.spec, adapter, config), source.static)
     told = origin(pipe, denoiser, config, source.trajectory) | shaped_by(pipe, source, arguments)
     student.adapter.trained = told | student.adapter.trained

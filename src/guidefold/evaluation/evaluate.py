@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from guidefold.capture.run import check_arguments
@@ -13,6 +12,7 @@ from guidefold.config import EvalConfig
 from guidefold.denoiser import OFF, find_denoiser
 from guidefold.evaluation import metrics
 from guidefold.evaluation.judge import Judge, in_batches
+from guidefold.evaluation.media import still
 from guidefold.evaluation.predictions import on_own_states, on_teacher_states
 from guidefold.evaluation.report import PictureRow
 from guidefold.evaluation.results import VARIANTS, Evaluation, Interval, Row, Variant
@@ -30,14 +30,15 @@ def evaluate(
     pipe: Any,
     adapter: Adapter | None,
     prompts: Sequence[str],
-    judge: Judge,
+    judge: Judge | None,
     config: EvalConfig | None = None,
     **arguments: Any,
 ) -> tuple[Evaluation, list[PictureRow]]:
     """Compare the three variants on prompts that were not trained on; without an adapter, the teacher's two alone.
 
-    The adapter is attached for the time of the evaluation if it was not. `arguments` go to the pipeline's call. Returns
-    the figures and pictures for a report. Raises InputError for arguments that the call does not take.
+    The adapter is attached for the time of the evaluation if it was not. Without a judge, what needs no features is
+    measured. `arguments` go to the pipeline's call. Returns the figures and pictures for a report. Raises InputError
+    for arguments that the call does not take.
     """
     config = config or EvalConfig()
     check_arguments(pipe, arguments, [first_dial(pipe)])
@@ -56,7 +57,7 @@ def measured(
     pipe: Any,
     adapter: Adapter | None,
     prompts: Sequence[str],
-    judge: Judge,
+    judge: Judge | None,
     config: EvalConfig,
     arguments: Mapping[str, Any],
 ) -> tuple[Evaluation, list[PictureRow]]:
@@ -79,7 +80,13 @@ def measured(
         prompts=chosen,
         sampling_steps=config.sampling_steps,
         device=str(find_denoiser(pipe).device),
-        meta={"judge": judge.name, "config": config.to_dict(), "call": plain(arguments), "images": len(chosen)},
+        meta={
+            "kind": sampled["none", OFF].kind,
+            "judge": judge.name if judge else "none",
+            "config": config.to_dict(),
+            "call": plain(arguments),
+            "images": len(chosen),
+        },
     )
     return evaluation, pictures_of(sampled, chosen, config.scales)
 
@@ -92,11 +99,11 @@ def spread_over(prompts: Sequence[str], count: int) -> list[str]:
 
 
 def rows_of(
-    sampled: dict[tuple[Variant, float], Sampled], prompts: Sequence[str], judge: Judge, config: EvalConfig
+    sampled: dict[tuple[Variant, float], Sampled], prompts: Sequence[str], judge: Judge | None, config: EvalConfig
 ) -> list[Row]:
     """Return the table's rows; the bare model's is repeated at every scale, since it knows none."""
-    features = {key: in_batches(judge.images, value.pictures) for key, value in sampled.items()}
-    texts = judge.texts(prompts) if judge.texts else None
+    features = {key: features_of(judge, value) for key, value in sampled.items()}
+    texts = judge.texts(prompts) if judge and judge.texts else None
     rows = []
     for scale in config.scales:
         teacher = sampled["cfg", scale], features["cfg", scale]
@@ -104,44 +111,67 @@ def rows_of(
             at = OFF if variant == "none" else scale
             if (variant, at) in sampled:
                 own = sampled[variant, at], features[variant, at]
-                rows.append(row_of(variant, scale, own, teacher, texts, judge.reference, config))
+                figures: dict[str, Any] = paired(variant, own[0], teacher[0], sampled["none", OFF])
+                if judge is not None:
+                    figures |= judged(variant, own[1], teacher[1], texts, judge.reference, config)
+                rows.append(
+                    Row(
+                        guidance_scale=scale,
+                        variant=variant,
+                        passes=own[0].passes,
+                        seconds_per_image=own[0].seconds,
+                        peak_memory_mb=own[0].peak_memory_mb,
+                        **figures,
+                    )
+                )
     return rows
 
 
-def row_of(
+def features_of(judge: Judge | None, sampled: Sampled) -> Tensor:
+    """Return features [N, F, D] of every frame, of which pictures and sounds have one; no frames without a judge."""
+    count = len(sampled.outputs)
+    if judge is None:
+        return torch.empty(count, 0, 0)
+    frames = sampled.outputs.flatten(0, 1) if sampled.kind == "frames" else sampled.outputs
+    return in_batches(judge.images, frames).unflatten(0, (count, -1))
+
+
+def paired(variant: Variant, own: Sampled, teacher: Sampled, bare: Sampled) -> dict[str, float | None]:
+    """Return the figures that compare with the teacher's of the same noise and need no features."""
+    figures: dict[str, float | None] = {}
+    if own.kind == "frames":
+        figures["motion"] = float(metrics.motion(own.outputs).mean())
+    if variant == "cfg":
+        return figures
+    if own.latents is not None and teacher.latents is not None and bare.latents is not None:
+        figures["latent_distance"] = metrics.share_of_distance(own.latents, teacher.latents, bare.latents)
+    if own.kind == "audios":
+        return figures | {"spectral_distance": float(metrics.spectral_distance(own.outputs, teacher.outputs).mean())}
+    pair = [one.outputs.flatten(0, -4) for one in (own, teacher)]
+    return figures | {"psnr": float(metrics.psnr(*pair).mean()), "ssim": float(metrics.ssim(*pair).mean())}
+
+
+def judged(
     variant: Variant,
-    scale: float,
-    own: tuple[Sampled, Tensor],
-    teacher: tuple[Sampled, Tensor],
+    features: Tensor,
+    target: Tensor,
     texts: Tensor | None,
     reference: Tensor | None,
     config: EvalConfig,
-) -> Row:
-    """Return one variant's figures at one scale."""
-    (sampled, features), (target, target_features) = own, teacher
-    real = target_features if reference is None else reference
-    against_itself = variant == "cfg" and reference is None
+) -> dict[str, Any]:
+    """Return one variant's figures at one scale from features [N, F, D], those of a film being its frames' mean."""
+    own, teacher = features.mean(1), target.mean(1)
     again = dict(resamples=config.bootstrap, seed=config.seed)
-    precision, recall = metrics.precision_recall(real, features)
-    return Row(
-        guidance_scale=scale,
-        variant=variant,
-        passes=sampled.passes,
-        seconds_per_image=sampled.seconds,
-        peak_memory_mb=sampled.peak_memory_mb,
-        frechet=None
-        if against_itself
-        else metrics.bootstrap(lambda x: metrics.frechet_distance(x, real), features, **again),
-        kernel_distance=None if against_itself else metrics.kernel_distance(real, features),
-        precision=None if against_itself else precision,
-        recall=None if against_itself else recall,
-        **clip_of(variant, features, target_features, texts, again),
-        psnr=None if variant == "cfg" else float(metrics.psnr(sampled.pictures, target.pictures).mean()),
-        ssim=None if variant == "cfg" else float(metrics.ssim(sampled.pictures, target.pictures).mean()),
-        feature_distance=None
-        if variant == "cfg"
-        else float(metrics.feature_distance(features, target_features).mean()),
-    )
+    figures: dict[str, Any] = clip_of(variant, own, teacher, texts, again)
+    if variant != "cfg":
+        frames = (features.flatten(0, 1), target.flatten(0, 1))
+        figures["feature_distance"] = float(metrics.feature_distance(*frames).mean())
+    if variant != "cfg" or reference is not None:
+        real = teacher if reference is None else reference
+        figures["frechet"] = metrics.bootstrap(lambda x: metrics.frechet_distance(x, real), own, **again)
+        figures["kernel_distance"] = metrics.kernel_distance(real, own)
+        figures["precision"], figures["recall"] = metrics.precision_recall(real, own)
+    return figures
 
 
 def clip_of(
@@ -156,11 +186,6 @@ def clip_of(
     own, teacher = metrics.clip_score(features, texts), metrics.clip_score(target, texts)
     difference = None if variant == "cfg" else metrics.bootstrap(torch.mean, own - teacher, **again)
     return {"clip_score": metrics.bootstrap(torch.mean, own, **again), "clip_difference": difference}
-
-
-def to_image(picture: Tensor) -> Image.Image:
-    """Turn a picture [3, H, W] in 0..1 into an image."""
-    return Image.fromarray((picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
 
 
 def pictures_of(
@@ -178,7 +203,11 @@ def pictures_of(
         PictureRow(
             prompt=prompts[index],
             guidance_scale=scale,
-            images={name: to_image(sampled[key].pictures[index]) for name, key in keys.items() if key in sampled},
+            images={
+                name: still(sampled[key].kind, sampled[key].outputs[index])
+                for name, key in keys.items()
+                if key in sampled
+            },
         )
         for index in range(0, len(prompts), every)
     ][:SHOWN]

@@ -14,6 +14,7 @@ from guidefold.distillation.log import LOG, read_log
 from guidefold.errors import InputError
 from guidefold.evaluation.report import PictureRow, check_report, write_report
 from guidefold.evaluation.results import Evaluation, Interval, Row
+from guidefold.evaluation.saving import save_image
 from guidefold.files import (
     check_plain,
     digest,
@@ -21,10 +22,8 @@ from guidefold.files import (
     named,
     read_object,
     replace_text,
-    replacing,
     sealed,
     unsealed,
-    writing,
 )
 
 RESULTS = "evaluation.json"
@@ -32,18 +31,14 @@ PICTURES = "pictures"
 INDEX = "pictures.json"
 REPORT = "report.html"
 NAMES = {"none": "no guidance", "cfg": "CFG", "adapter": "adapter"}
+COLUMNS = (
+    "scale", "passes", "time ratio", "recovered", "latents' distance", "Fréchet none", "CFG", "adapter", "CLIP none",
+    "CFG", "adapter",
+)  # fmt: skip
 MARGIN = 4
 TITLE = 16
 # what a broken list or picture raises; of Pillow's are the last two
 BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError, Image.DecompressionBombError)
-
-
-def save_image(image: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all. Raises InputError where the disk refuses it."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as draft:
-            image.save(draft, format="PNG")
 
 
 def grid(columns: Mapping[str, Sequence[Image.Image]], prompts: Sequence[str]) -> Image.Image:
@@ -157,7 +152,7 @@ def value_of(value: Interval | None, form: str) -> str:
 
 
 def table_rows(results: Evaluation) -> list[list[str]]:
-    """Return a line per scale: passes, time ratio, guidance recovered, Fréchet distance and CLIP score of each."""
+    """Return a line of `COLUMNS` per scale."""
     lines = []
     for scale, rows in by_variant(results).items():
         ordered = [rows[name] for name in NAMES if name in rows]
@@ -169,6 +164,7 @@ def table_rows(results: Evaluation) -> list[list[str]]:
             f"{cfg.seconds_per_image / student.seconds_per_image:.2f}",
         ]
         line += ["" if recovered is None else f"{recovered:.1%}"]
+        line += ["" if student.latent_distance is None else f"{student.latent_distance:.2f}"]
         lines.append(
             line
             + [value_of(row.frechet, ".3f") for row in ordered]

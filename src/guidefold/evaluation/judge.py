@@ -13,7 +13,8 @@ from guidefold.errors import InputError
 class Judge:
     """Maps pictures [N, 3, H, W] in 0..1, and prompts, to features [N, D].
 
-    `reference` [M, D] are features of real pictures; without them sets are compared with the teacher's pictures.
+    Films are given frame by frame, and sounds as [N, C, T]. `reference` [M, D] are features of real pictures; without
+    them sets are compared with the teacher's pictures.
     """
 
     images: Callable[[Tensor], Tensor]

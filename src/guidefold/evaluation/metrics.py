@@ -122,6 +122,33 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     return each.reshape(len(x))
 
 
+def motion(films: Tensor) -> Tensor:
+    """Return how much each film [N] changes from frame to frame: the mean difference, films [N, F, 3, H, W] in 0..1."""
+    return films.diff(dim=1).abs().flatten(1).mean(1) if films.shape[1] > 1 else films.new_zeros(len(films))
+
+
+def spectral_distance(x: Tensor, y: Tensor, sizes: Sequence[int] = (256, 1024)) -> Tensor:
+    """Return how far each pair of sounds [N, C, T] is apart [N]: the mean difference of log spectra, in decibels.
+
+    The windows' `sizes` are in samples, at most the sound's length; it is the mean over them.
+    """
+    each = []
+    for size in {min(size, x.shape[-1]) for size in sizes}:
+        one, two = (_decibels(sound, size) for sound in (x, y))
+        each.append((one - two).abs().flatten(1).mean(1))
+    return torch.stack(each).mean(0)
+
+
+def share_of_distance(own: Tensor, target: Tensor, start: Tensor) -> float | None:
+    """Return how far rows [N, D] are from their targets as a share of how far `start` is, the mean over rows.
+
+    0 is the target, 1 no nearer than the start; None where the start is the target for every row.
+    """
+    whole = (start - target).double().norm(dim=1)
+    far = whole > 0
+    return float(((own - target).double().norm(dim=1)[far] / whole[far]).mean()) if far.any() else None
+
+
 def bootstrap(
     statistic: Callable[..., float | Tensor], *arrays: Tensor, resamples: int = 200, seed: int = 0
 ) -> Interval:
@@ -169,6 +196,15 @@ def _covariance_root(x: Tensor) -> Tensor:
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.mT / x.shape[1] + 1) ** 3
+
+
+def _decibels(sound: Tensor, size: int) -> Tensor:
+    """Return the loudness of each frequency over time, down to 100 dB below the loudest that 16 bits can hold."""
+    window = torch.hann_window(size, device=sound.device)
+    spectrum = torch.stft(
+        sound.flatten(0, 1), size, max(1, size // 4), window=window, center=False, return_complex=True
+    )
+    return 20 * (spectrum.abs() / window.sum()).clamp(min=1e-5).log10().unflatten(0, sound.shape[:2])
 
 
 def _mean_off_diagonal(square: Tensor) -> Tensor:

@@ -19,8 +19,19 @@ from guidefold.evaluation.results import VARIANTS, Evaluation, Interval, Row
 from guidefold.files import check_plain, exists, replace_text
 
 LARGEST_SIDE = 384  # pixels of a picture in the report; larger ones are scaled down
+LARGEST_STRIP = 1120  # of a strip's width, which has a line for itself
+FURTHER = {
+    "latent_distance": "Latents' distance ↓",
+    "spectral_distance": "Spectral distance (dB) ↓",
+    "motion": "Motion",
+}
 MARK = b'<meta name="generator" content="guidefold">'  # in the head of every report
 LOSSLESS_SIDE = 128  # pixels up to which a picture is kept as it is, as PNG
+
+
+def is_wide(image: Image.Image) -> bool:
+    """Tell a strip from a picture."""
+    return image.width > 2 * image.height
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +41,11 @@ class PictureRow:
     prompt: str
     guidance_scale: float
     images: dict[str, Image.Image]
+
+    @property
+    def wide(self) -> bool:
+        """Whether they are strips of films or waves of sounds, which want a line each."""
+        return any(is_wide(image) for image in self.images.values())
 
     def __post_init__(self) -> None:
         if unknown := sorted(self.images.keys() - set(VARIANTS)):
@@ -82,6 +98,7 @@ def write_report(
         evaluation=evaluation,
         headlines=_headlines(evaluation) if evaluation else [],
         rows=_ordered(evaluation) if evaluation else [],
+        further=_further(evaluation) if evaluation else {},
         pictures=pictures,
         figures=[Markup(figure) for figure in _figures(evaluation, loss_log)],  # our own SVG, without users' text
         command=command,
@@ -143,6 +160,12 @@ def _three(evaluation: Evaluation, metric: str, name: str, direction: str) -> He
     return Headline(value=_number(adapter), label=name, detail=detail)
 
 
+def _further(evaluation: Evaluation) -> dict[str, str]:
+    """Return the columns that only some evaluations have, with their labels."""
+    measured = [name for name in FURTHER if any(getattr(row, name) is not None for row in evaluation.rows)]
+    return {name: FURTHER[name] for name in measured}
+
+
 def _ordered(evaluation: Evaluation) -> list[Row]:
     return sorted(evaluation.rows, key=lambda row: (row.guidance_scale, VARIANTS.index(row.variant)))
 
@@ -179,7 +202,7 @@ def _interval(value: Interval | None) -> str:
 
 
 def _data_uri(image: Image.Image) -> str:
-    """Return the picture as a data URI: PNG if small, else scaled to fit 384 pixels and JPEG."""
+    """Return the picture as a data URI: PNG if small, else scaled to fit and JPEG."""
     image = image.convert("RGB")
     file = io.BytesIO()
     if max(image.size) <= LOSSLESS_SIDE:
@@ -187,6 +210,7 @@ def _data_uri(image: Image.Image) -> str:
         image.save(file, "PNG", optimize=True)
     else:
         kind = "jpeg"
-        image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+        width = LARGEST_STRIP if is_wide(image) else LARGEST_SIDE
+        image.thumbnail((width, LARGEST_SIDE), Image.Resampling.LANCZOS)
         image.save(file, "JPEG", quality=92, subsampling=0)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

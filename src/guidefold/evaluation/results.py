@@ -45,9 +45,12 @@ class Row:
     recall: float | None = None
     clip_score: Interval | None = None
     clip_difference: Interval | None = None  # from the clip_score of cfg, image by image
-    psnr: float | None = None  # dB; this and the two below compare with the cfg image of the same noise
+    psnr: float | None = None  # dB; this and the two below compare with cfg's image, or frames, of the same noise
     ssim: float | None = None
     feature_distance: float | None = None
+    latent_distance: float | None = None  # of the last latents from cfg's, as a share of no guidance's
+    spectral_distance: float | None = None  # dB; of sounds from cfg's
+    motion: float | None = None  # of films: mean difference from frame to frame, 0..1
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:

@@ -1,29 +1,35 @@
 """Paired samples: teacher, bare conditional model and student from the same noise, with what each of them cost."""
 
-import sys
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from guidefold.answers import leaves
 from guidefold.capture.run import as_conditions, check_arguments, failures_told
 from guidefold.capture.switch import first_dial
-from guidefold.denoiser import OFF, find_denoiser, latents_rows, quiet
-from guidefold.errors import ModelError
+from guidefold.capture.tape import schedulers
+from guidefold.denoiser import OFF, find_denoiser, latents_rows, quiet, replaced
+from guidefold.evaluation.media import Kind, check_kind, made_by
 from guidefold.evaluation.results import Variant
 from guidefold.keeping import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """Pictures [N, 3, H, W] in 0..1 on the CPU, and the cost per image."""
+    """What was made, on the CPU: pictures [N, 3, H, W] or films [N, F, 3, H, W] in 0..1, or sounds [N, C, T].
 
-    pictures: Tensor
+    `latents` [N, D] are what the last step made; the cost is that of one image, film or sound.
+    """
+
+    kind: Kind
+    outputs: Tensor
+    latents: Tensor | None
     seconds: float
     passes: float
     peak_memory_mb: float | None
@@ -47,33 +53,31 @@ def noise(seed: int, count: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed + index) for index in range(count)]
 
 
-def check_pictures(pipe: Any) -> None:
-    """Raise ModelError for a pipeline whose kinds of output all lack pictures, as far as its module tells them."""
-    outputs = next(filter(None, map(outputs_beside, type(pipe).__mro__)), [])
-    held = [{item.name for item in fields(kind)} for kind in outputs]
-    if held and not any("images" in names for names in held):
-        raise ModelError(no_pictures(pipe, ", ".join(sorted(set.union(*held)))))
+@contextmanager
+def last_latents(pipe: Any) -> Iterator[list[Tensor]]:
+    """Keep what a pipeline's schedulers made last, alone in a list."""
+    kept: list[Tensor] = []
+
+    def watching(step: Any) -> Any:
+        @functools.wraps(step)
+        def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+            made = step(self, *args, **kwargs)
+            kept[:] = leaves(made)[:1]
+            return made
+
+        return watched
+
+    with ExitStack() as stack:
+        for scheduler in schedulers(pipe):  # their classes, because some pipelines copy their scheduler
+            stack.enter_context(replaced(scheduler, "step", watching(scheduler.step)))
+        yield kept
 
 
-def outputs_beside(kind: type) -> list[Any]:
-    """Return the classes of output that a pipeline's module defines or imports."""
-    known = [one for one in vars(sys.modules.get(kind.__module__, object)).values() if isinstance(one, type)]
-    return [one for one in known if one.__name__.endswith("PipelineOutput") and is_dataclass(one)]
-
-
-def pictures_in(pipe: Any, made: Any) -> Tensor:
-    """Return the pictures [N, 3, H, W] that a pipeline made. Raises ModelError where it made something else."""
-    pictures = getattr(made, "images", None)
-    if isinstance(pictures, np.ndarray) and pictures.ndim == 4:  # some give arrays [N, H, W, 3] for tensors
-        pictures = torch.from_numpy(pictures).movedim(-1, 1)
-    if not isinstance(pictures, Tensor) or pictures.dim() != 4 or pictures.shape[1] != 3:
-        raise ModelError(no_pictures(pipe, type(made).__name__))
-    return pictures
-
-
-def no_pictures(pipe: Any, found: str) -> str:
-    """Say that a pipeline makes something else."""
-    return f"{type(pipe).__name__} makes {found}, not images; sample and eval take pipelines that make pictures"
+def by_row(latents: list[Tensor], count: int) -> Tensor | None:
+    """Return latents as rows [N, D] on the CPU, or None where there are none for each of `count` images."""
+    if not latents or latents[0].shape[0] % count:
+        return None
+    return latents[0].detach().float().cpu().reshape(count, -1)
 
 
 @torch.no_grad()
@@ -91,14 +95,15 @@ def sample(
     """Sample one batch of a variant; an adapter must be attached to the pipeline, and is switched off unless wanted.
 
     `arguments` go to the pipeline's call. Raises InputError for those it does not take, and ModelError for a pipeline
-    that makes no pictures.
+    that makes neither pictures nor films nor sounds.
     """
     check_arguments(pipe, arguments, [first_dial(pipe)])
-    check_pictures(pipe)
+    check_kind(pipe)
     device, scale = find_denoiser(pipe).device, OFF if variant == "none" else guidance_scale
     with ExitStack() as stack:
         stack.enter_context(quiet(pipe))
         rows = stack.enter_context(counted(find_denoiser(pipe)))
+        latents = stack.enter_context(last_latents(pipe))
         if adapter is not None and variant != "adapter":
             stack.enter_context(adapter.disabled())
         on_gpu = device.type == "cuda"
@@ -113,8 +118,11 @@ def sample(
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
+    kind, outputs = made_by(pipe, made)
     return Sampled(
-        pictures=pictures_in(pipe, made).float().cpu(),
+        kind=kind,
+        outputs=outputs,
+        latents=by_row(latents, len(prompts)),
         seconds=seconds / len(prompts),
         passes=sum(rows) / len(prompts) / steps,
         peak_memory_mb=peak,
@@ -125,8 +133,11 @@ def joined(parts: Sequence[Sampled]) -> Sampled:
     """Join batches; cost is the median batch's, because the first one warms up."""
     middle = sorted(part.seconds for part in parts)[len(parts) // 2]
     peaks = [part.peak_memory_mb for part in parts if part.peak_memory_mb is not None]
+    latents = [part.latents for part in parts if part.latents is not None]
     return Sampled(
-        pictures=torch.cat([part.pictures for part in parts]),
+        kind=parts[0].kind,
+        outputs=torch.cat([part.outputs for part in parts]),
+        latents=torch.cat(latents) if len(latents) == len(parts) else None,
         seconds=middle,
         passes=parts[-1].passes,
         peak_memory_mb=max(peaks, default=None),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,20 @@ if TYPE_CHECKING:
 CARD = """---
 library_name: guidefold
 tags: [guidefold, adapter-guidance-distillation, diffusers]
-{base_line}---
+inference: false
+{base_line}{more}---
 # Guidance folded into one forward pass
 
 Base model: {base}. This adapter predicts its classifier-free guidance in one forward pass a sampling step instead of
 two, for guidance scales from {low:g} to {high:g}.
-
+{pictures}
 ```python
 import guidefold
+from diffusers import DiffusionPipeline
 
+pipe = DiffusionPipeline.from_pretrained({base_name})
 adapter = guidefold.load({name}).attach(pipe)
-image = pipe("a prompt", guidance_scale={middle:g}).images[0]
+{made} = pipe({prompt}, {dial}={middle:g}).{kind}[0]
 ```
 
 | | |
@@ -33,25 +37,55 @@ image = pipe("a prompt", guidance_scale={middle:g}).images[0]
 | parameters | {parameters:,} |
 | trained on | {source} states, {steps} steps{before}{merged} |
 | guidance recovered on held-out conditions | {recovered} |
+{figures}
+Licence: {licence}
 
 Method: adapter guidance distillation (Perez Jensen & Sadat, arXiv 2503.07274). Made with guidefold {version}.
 """
 
 
-def model_card(adapter: Adapter, name: str) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a card shows beside the adapter itself: Markdown of its pictures and figures, and the base's licence."""
+
+    pictures: str = ""
+    figures: str = ""
+    kind: str = "images"  # what the pipeline makes: "images", "frames" or "audios"
+    prompt: str = "a prompt"
+    licence: dict[str, str] = field(default_factory=dict)  # the front matter's keys: license, license_link, ...
+
+
+MADE = {"images": ("image", "text-to-image"), "frames": ("film", "text-to-video"), "audios": ("sound", "text-to-audio")}
+
+
+def model_card(adapter: Adapter, name: str, shown: Shown | None = None) -> str:
     """Return the README of an adapter."""
     from guidefold import __version__
 
-    trained = adapter.trained
+    trained, made = adapter.trained, MADE[shown.kind if shown else "images"]
+    more = f"pipeline_tag: {made[1]}\n" if shown else ""
+    shown = shown or Shown()
+    more += "".join(f"{key}: {json.dumps(visible(value))}\n" for key, value in shown.licence.items())
     low, high = trained.get("scale_min", 1.0), trained.get("scale_max", 1.0)
     recovered = trained.get("recovered")
     return CARD.format(
         base=marked(trained.get("base") or "an unnamed base model"),
         base_line=base_line(trained.get("base")),
+        base_name=quoted(trained["base"] if base_line(trained.get("base")) else "folder of the base model"),
+        more=more,
+        made=made[0],
+        kind=shown.kind,
+        prompt=quoted(shown.prompt),
+        dial=next(iter(adapter.spec.offs)),
+        pictures=f"\n{shown.pictures}\n" if shown.pictures else "",
+        figures=f"\n{shown.figures}\n" if shown.figures else "",
+        licence=f"that of the base model, {marked(shown.licence['license'])}."
+        if "license" in shown.licence
+        else "that of the base model, which its own page tells.",
         low=low,
         high=high,
         middle=round((low + high) / 2, 1),
-        name=json.dumps(visible(name).replace("`", "'"), ensure_ascii=False),
+        name=quoted(name),
         design=adapter.config.design,
         rank=adapter.config.rank,
         targets=len(adapter.shapes),
@@ -65,6 +99,11 @@ def model_card(adapter: Adapter, name: str) -> str:
         recovered="not measured" if recovered is None else f"{recovered:.1%}",
         version=__version__,
     )
+
+
+def quoted(text: str) -> str:
+    """Return a text as Python writes it, with nothing that would end a block of code."""
+    return json.dumps(visible(text).replace("`", "'"), ensure_ascii=False)
 
 
 def base_line(base: Any) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from guidefold.adapters.readers import reads
 from guidefold.errors import InputError, ModelError
-from guidefold.files import make_folder
+from guidefold.files import make_folder, replacing
 from guidefold.keeping.adapter import Adapter
 
 Pairs = dict[str, tuple[Tensor, Tensor]]  # a layer's name with the way down and the way up
@@ -195,11 +195,10 @@ def write(tensors: dict[str, Tensor], output: Path, metadata: dict[str, Any]) ->
     """Write a file completely or not at all. Raises InputError where it cannot be, ModelError for numbers too large."""
     if bad := next((name for name, value in tensors.items() if not bool(value.isfinite().all())), None):
         raise ModelError(f"{bad} does not fit half precision; export at a lower guidance scale")
-    partial = output.with_name(f"{output.name}.partial")
     make_folder(output.parent)
     try:
-        save_file(tensors, partial, metadata={"format": "pt", **{key: str(value) for key, value in metadata.items()}})
-        partial.replace(output)
+        with replacing(output) as draft:
+            save_file(tensors, draft, metadata={"format": "pt", **{key: str(value) for key, value in metadata.items()}})
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write {output}: {error}; make room, or give another file") from error
     return output

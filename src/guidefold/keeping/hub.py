@@ -196,17 +196,22 @@ def push_to_hub(adapter: Adapter | AdapterGroup, repository: str, *, private: bo
 
     Raises InputError where the Hub refuses it.
     """
-    api = HfApi()
     with TemporaryDirectory() as folder:
         if isinstance(adapter, AdapterGroup):
             adapter.save_pretrained(folder)
-            (Path(folder) / "README.md").write_text(group_card(adapter, repository), encoding="utf-8")
+            (Path(folder) / README).write_text(group_card(adapter, repository), encoding="utf-8")
         else:
             save_pretrained(adapter, folder, name=repository)
-        try:
-            api.create_repo(repository, exist_ok=True, private=private)
-            return str(api.upload_folder(repo_id=repository, folder_path=folder))
-        except (HFValidationError, HfHubHTTPError, OSError) as error:
-            raise InputError(
-                f"cannot push to {repository} ({reason(error)}); log in, or give a repository of yours"
-            ) from error
+        return upload(folder, repository, private=private)
+
+
+def upload(folder: str | Path, repository: str, *, private: bool) -> str:
+    """Upload a folder to a Hub repository and return the address of the commit. Raises InputError."""
+    api = HfApi()
+    try:
+        api.create_repo(repository, exist_ok=True, private=private)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder))
+    except (HFValidationError, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"cannot push to {repository} ({reason(error)}); log in, or give a repository of yours"
+        ) from error

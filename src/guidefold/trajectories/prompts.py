@@ -8,24 +8,57 @@ from pathlib import Path
 from typing import Any
 
 from guidefold.errors import InputError
+from guidefold.texts import reason
 
+BUNDLED, DATASET = "bundled", "dataset:"
+ENGLISH = Path(__file__).parent.parent / "prompts" / "english.txt"
 COLUMN = "prompt"
 SHAPE = f'write one object like {{"{COLUMN}": "a fox"}}'
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def read_conditions(path: str | Path) -> list[str]:
-    """Return the prompts of a file, each once.
+    """Return the prompts of a file, each once, or of a list that has a name.
 
+    `bundled` is guidefold's own list; `dataset:OWNER/NAME:COLUMN`, or with `:SPLIT` after it, a data set of the Hub.
     A text file has one a line, a .jsonl file a "prompt" in each line, a .json file a list of texts or of objects with a
     "prompt", a .csv or .tsv file a column of that name, or no other. Blank lines are skipped. Raises InputError for a
     file that cannot be read or holds no prompt.
     """
+    if str(path) == BUNDLED:
+        return read_conditions(ENGLISH)
+    if str(path).startswith(DATASET):
+        return from_dataset(str(path))
     path = Path(path)
     readers = {".jsonl": from_lines, ".json": from_list, ".csv": from_table, ".tsv": from_table}
     prompts = list(readers.get(path.suffix.lower(), from_text)(path, read_text(path)))
     if not prompts:
         raise InputError(f"{path} holds no prompts; write one prompt per line")
+    return list(dict.fromkeys(prompts))
+
+
+def from_dataset(text: str) -> list[str]:
+    """Return a column of a data set of the Hub. Raises InputError where it cannot be read or holds no texts."""
+    name, _, rest = text.removeprefix(DATASET).partition(":")
+    column, _, split = rest.partition(":")
+    if not name or not column:
+        raise InputError(f"{text} names no column; write dataset:OWNER/NAME:COLUMN")
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise InputError(f"{text} needs datasets; pip install 'guidefold[datasets]'") from error
+    try:
+        rows = load_dataset(name, split=split or "train")
+        known = rows.column_names
+    except Exception as error:  # what a stranger's data set may break has no end of types
+        raise InputError(
+            f"cannot read {text}: {reason(error)}; give a data set of the Hub that has this split"
+        ) from error
+    if column not in known:
+        raise InputError(f"{text} has no column {column}; choose from {', '.join(known)}")
+    prompts = [value.strip() for value in rows[column] if isinstance(value, str) and value.strip()]
+    if not prompts:
+        raise InputError(f"{text} holds no texts; give another column")
     return list(dict.fromkeys(prompts))
 
 

@@ -1,0 +1,1 @@
+"""The bundled list of varied English prompts, made by `tools/prompts.py`."""
