@@ -37,21 +37,19 @@ class Folded:
     adapter: Adapter
     start: float = 0.0
     stop: float = 1.0
-    acting: WeakKeyDictionary = field(default_factory=WeakKeyDictionary)
+    found: WeakKeyDictionary = field(default_factory=WeakKeyDictionary)
 
     def on(self, model: Any) -> Foreign:
         """Return the adapter on a ComfyUI model. Raises ModelError where it is for another."""
         native = getattr(model.diffusion_model, "_orig_mod", model.diffusion_model)
-        if native not in self.acting:
+        if native not in self.found:
             names = sources_of(self.adapter, native, model.model_config.unet_config)
-            self.acting[native] = Foreign(self.adapter, native, names)
-        return self.acting[native]
+            self.found[native] = Foreign(self.adapter, native, names)
+        return self.found[native]
 
     def deltas(self, model: Any) -> dict[Any, Any]:
         """Return the adapter's plain low-rank deltas as ComfyUI's patches."""
-        native = getattr(model.diffusion_model, "_orig_mod", model.diffusion_model)
-        names = sources_of(self.adapter, native, model.model_config.unet_config)
-        weights, keys = {}, {}
+        names, weights, keys = self.on(model).sources, {}, {}
         for name, layer in zip(self.adapter.layered, self.adapter.layers, strict=True):
             if reads(name) or name == self.adapter.spec.output:
                 continue

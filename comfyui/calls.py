@@ -34,7 +34,7 @@ def conditions(spec: ConditionSpec, given: dict[str, Any], prefix: str = "") -> 
     found: dict[str, Tensor] = {}
     for name, width in wanted.items():
         value = tokens_of(given) if name in spec.tokens else vector_of(name.removeprefix(prefix), width, wanted, given)
-        if value is None or (name not in spec.labels and value.reshape(len(value), -1).shape[1] % width):
+        if value is None or (name in spec.vectors and value.reshape(len(value), -1).shape[1] != width):
             raise ModelError(f"this adapter reads {name}, which this model is not called with; use another adapter")
         if name in spec.tokens and value.shape[-1] != width:
             raise ModelError(

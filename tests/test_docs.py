@@ -12,7 +12,6 @@ from zoo import pipeline
 
 from guidefold import cli
 from guidefold.demo import bundle
-from guidefold.models import load_adapter
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -71,38 +70,8 @@ def test_the_site_builds_and_the_links_of_the_walk_lead_somewhere(tmp_path, monk
     assert [one for one in told if any(f"'{page}.md'" in one for page in ("index", "guide", *WALK))] == []
 
 
-def sampled(pipe, steps=4):
-    generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
-    prompts = ["red heart, noto", "guitar, twemoji"]
-    call = dict(num_inference_steps=steps, generator=generators, output_type="pt")
-    return pipe(prompts, guidance_scale=3.0, **call).images, prompts
-
-
-@torch.no_grad()
-def encoded(pipe, pictures, prompts):
-    """Return latents of pictures, and texts of prompts, for the recipe."""
-    latents = pipe.vae.encode(pictures * 2 - 1).latents * pipe.vae.config.scaling_factor
-    return {"latents": latents, "texts": pipe.encode_prompt(prompts, "cpu", 1, False)[0]}
-
-
 def recipe():
     return next(code for code, _ in blocks("guide", "python") if "LoraConfig" in code)
-
-
-def test_a_style_lora_that_was_trained_on_a_folded_model_works_with_and_without_the_adapter():
-    pipe, adapter = bundle.load_teacher(), load_adapter("bundled")
-    pipe.set_progress_bar_config(disable=True)
-    adapter.attach(pipe)
-    before, prompts = sampled(pipe)
-    negative = 1 - before  # the style: everything in its opposite colours
-    exec(recipe(), {"pipe": pipe, "adapter": adapter, "steps": 30, **encoded(pipe, negative, prompts)})
-    with adapter.disabled():
-        teacher, _ = sampled(pipe)
-    folded, _ = sampled(pipe)
-    far = (before - negative).abs().mean()
-    for pictures in (teacher, folded):
-        assert (pictures - negative).abs().mean() < 0.7 * far
-    assert (teacher - folded).abs().mean() < 0.5 * far
 
 
 def test_the_recipe_trains_the_lora_alone_and_bare_of_the_adapter():

@@ -25,6 +25,7 @@ import comfyui_check as checks
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED, ROWS = 7, 2
+PATIENCE = 900  # seconds: a busy machine takes minutes to import all that a server needs
 
 TINY = '''"""A tiny model and its prompts, for a trial of the nodes."""
 import sys
@@ -98,12 +99,13 @@ def run(address: str, nodes: dict[str, Any]) -> dict[str, Any]:
     """Return what the server's history says of a workflow, when it has ended."""
     answer = ask(f"{address}/prompt", {"prompt": nodes})
     assert "prompt_id" in answer, answer
-    for _ in range(600):
+    last = time.monotonic() + PATIENCE
+    while time.monotonic() < last:
         done = ask(f"{address}/history/{answer['prompt_id']}")
         if done:
             return done[answer["prompt_id"]]
         time.sleep(0.2)
-    raise TimeoutError("the workflow did not end within two minutes")
+    raise TimeoutError(f"the workflow did not end within {PATIENCE} seconds")
 
 
 def furnish(base: Path) -> None:
@@ -130,15 +132,16 @@ def serving(checkout: Path, base: Path, *, pages: bool) -> Iterator[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     with (base / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=checkout, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    address, last = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE
     try:
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(1000):
+        while True:
             assert server.poll() is None, (base / "log").read_text()[-2000:]
             try:
-                urllib.request.urlopen(f"{address}/queue", timeout=5).close()
+                urllib.request.urlopen(f"{address}/queue", timeout=60).close()
                 break
             except OSError:
-                time.sleep(0.2)
+                assert time.monotonic() < last, (base / "log").read_text()[-2000:]
+                time.sleep(0.5)
         yield address
     finally:
         server.terminate()
