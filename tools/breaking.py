@@ -151,7 +151,7 @@ def kept_models() -> Iterator[None]:
 
     before = models.load_pipeline, models.load_judge
     models.load_pipeline = functools.cache(models.load_pipeline)
-    models.load_judge = lambda _: Judge(images=lambda pictures: pictures.flatten(1)[:, :8])
+    models.load_judge = lambda *_: Judge(images=lambda pictures: pictures.flatten(1)[:, :8])
     try:
         yield
     finally:
