@@ -26,7 +26,14 @@ from guidefold import ui
 from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig, HoldingConfig, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import read_call
-from guidefold.distillation.memory import bytes_of, forward_memory, pretending, sketch_of_call, student_memory
+from guidefold.distillation.memory import (
+    bytes_of,
+    forward_memory,
+    held_bytes,
+    pretending,
+    sketch_of_call,
+    student_memory,
+)
 from guidefold.distillation.run import train
 from guidefold.keeping import Adapter
 from guidefold.trajectories.identity import fingerprint
@@ -60,9 +67,11 @@ def computed(model: Model) -> dict[str, Any]:
     sketch = sketch_of_call(denoiser, found)
     result: dict[str, Any] = {"base": bytes_of(denoiser) / GIB, "latents": model.latents}
     result["recording"] = (bytes_of(denoiser) + forward_memory(denoiser, guided)) / GIB
+    step, validation = student_memory(denoiser, sketch, AdapterConfig(), SETTINGS, HELD["whole"], 1)
+    parts = {"resting": step.resting, "step": step.peak, "validation": validation.peak}
     for name, holding in HELD.items():
-        step, validation = student_memory(denoiser, sketch, AdapterConfig(), SETTINGS, holding, 1)
-        result[name] = {"resting": step.resting / GIB, "step": step.peak / GIB, "validation": validation.peak / GIB}
+        less = bytes_of(denoiser) - held_bytes(denoiser, holding)  # all else is the same however weights are held
+        result[name] = {part: (value - less) / GIB for part, value in parts.items()}
     with torch.device("meta"):
         adapter = Adapter.build(made_in(torch.bfloat16, model), sketch.spec, AdapterConfig())
     return result | {"parameters": adapter.parameter_count()}

@@ -1,12 +1,12 @@
 """What tests of training share: short runs, what they leave, and how they are interrupted."""
 
-import json
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
+from guidefold.distillation.log import read_log
 from guidefold.distillation.run import train
 from guidefold.distillation.states import OnlineStates, RecordedStates
 from guidefold.keeping import Adapter
@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def rows(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return read_log(folder / "log.jsonl")
 
 
 def state_of(pipe):

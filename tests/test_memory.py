@@ -23,10 +23,10 @@ def sketched():
 
 def test_a_computed_step_follows_what_is_asked(sketched):
     denoiser, sketch = sketched
-    plain, checked = student_memory(denoiser, sketch, SHAPE, PLAIN, WHOLE, 1)
+    plain, _ = student_memory(denoiser, sketch, SHAPE, PLAIN, WHOLE, 1)
     lean, _ = student_memory(denoiser, sketch, SHAPE, LEAN, WHOLE, 1)
-    many, _ = student_memory(denoiser, sketch, SHAPE, PLAIN, WHOLE, 5)
-    assert bytes_of(denoiser) < plain.resting == lean.resting < checked.peak <= plain.peak
+    many, checked = student_memory(denoiser, sketch, SHAPE, PLAIN, WHOLE, 5)
+    assert bytes_of(denoiser) < plain.resting == lean.resting < checked.peak <= many.peak
     assert lean.peak <= plain.peak < many.peak < 5 * plain.peak
     packed, _ = student_memory(denoiser, sketch, SHAPE, PLAIN, HoldingConfig(quantize="nf4"), 1)
     assert plain.peak - packed.peak == bytes_of(denoiser) - packed_bytes(denoiser, "nf4") > 0
@@ -56,22 +56,30 @@ def test_it_is_near_what_a_step_really_allocates(sketched):
     assert computed.peak - computed.resting == pytest.approx(most, rel=0.25)
 
 
-@pytest.mark.parametrize(
-    ("room", "told"),
-    [(0.5, "give a smaller model, or several GPUs with FSDP"), (0.95, "quantize nf4 (0.0 GiB)")],
-)
-def test_what_does_not_fit_is_told_with_what_would(room, told, sketched, monkeypatch):
+@pytest.fixture(scope="module")
+def need(sketched):
+    """Return what the leanest step needs, and how much less with packed weights."""
     denoiser, sketch = sketched
-    need, _ = student_memory(denoiser, sketch, SHAPE, LEAN, WHOLE, 1)
-    floor = need.peak - bytes_of(denoiser) + packed_bytes(denoiser, "nf4")
-    limit = int(floor * room) if room == 0.5 else (floor + need.peak) // 2
+    step, _ = student_memory(denoiser, sketch, SHAPE, LEAN, WHOLE, 1)
+    return step.peak, bytes_of(denoiser) - packed_bytes(denoiser, "nf4")
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [(None, "give a smaller model, or several GPUs with FSDP"), (0.5, "quantize nf4 (0.0 GiB)")],
+)
+def test_what_does_not_fit_is_told_with_what_would(share, told, sketched, need, monkeypatch):
+    limit = 0 if share is None else need[0] - int(share * need[1])
     monkeypatch.setattr(plan, "room_on", lambda place: limit)
-    message = message_of(InputError, lambda: plan.training_fit(denoiser, sketch, SHAPE, LEAN, WHOLE, "cpu"))
+    message = message_of(InputError, lambda: plan.training_fit(*sketched, SHAPE, LEAN, WHOLE, "cpu"))
     assert message.startswith("training needs 0.0 GiB, and cpu has 0.0; ") and told in message
-    monkeypatch.setattr(plan, "room_on", lambda place: need.peak)
-    assert plan.training_fit(denoiser, sketch, SHAPE, LEAN, WHOLE, "cpu").rows == 1
+
+
+def test_fewer_states_at_once_where_not_all_fit(sketched, need, monkeypatch):
+    monkeypatch.setattr(plan, "room_on", lambda place: need[0])
+    assert plan.training_fit(*sketched, SHAPE, LEAN, WHOLE, "cpu").rows == 1
     given = TrainConfig(mixed_precision="no", gradient_checkpointing=True, batch_size=8, accumulation=1)
-    message = message_of(InputError, lambda: plan.training_fit(denoiser, sketch, SHAPE, given, WHOLE, "cpu"))
+    message = message_of(InputError, lambda: plan.training_fit(*sketched, SHAPE, given, WHOLE, "cpu"))
     assert "accumulation 1 computes 8 states at once, and 1 fit on cpu" in message
 
 

@@ -159,8 +159,7 @@ record(pipeline(), PROMPTS, sys.argv[1], CONFIG)
 
 
 def test_killed_then_resumed_is_the_same_store(pipe, whole, tmp_path):
-    here = str(Path(__file__).parent)
-    environment = {**os.environ, "PYTHONPATH": here}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=120
     )

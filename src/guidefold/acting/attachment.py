@@ -24,6 +24,7 @@ from guidefold.acting.requests import Request
 from guidefold.acting.swaps import Swaps, rows_of_negative
 from guidefold.acting.turns import running, turns_at
 from guidefold.adapters.conditions import conditions_of
+from guidefold.adapters.scales import numberless
 from guidefold.denoiser import Call, argument_names, read_call
 from guidefold.errors import InputError
 
@@ -170,8 +171,11 @@ def first_of(value: Tensor, rows: int) -> Tensor:
 
 
 def all_alike(values: Tensor, rows: int) -> bool:
-    """Tell whether all images have the same; of a value that is expanded it is known without waiting for a GPU."""
-    if values.dim() == 0 or values.shape[0] == 1 or values.stride(0) == 0:
+    """Tell whether all images have the same; of a value that is expanded it is known without waiting for a GPU.
+
+    One without numbers counts as the same.
+    """
+    if values.dim() == 0 or values.shape[0] == 1 or values.stride(0) == 0 or numberless(values):
         return True
     each = values.reshape(rows, -1)
     return bool((each == each[:1]).all())
@@ -193,7 +197,8 @@ def remembered(adapter: "Acting", request: Request, scale: Tensor, conditions: d
 def whereabouts(value: Tensor) -> tuple:
     """Return what tells a tensor from any other that is alive, and from itself after a change."""
     version = id(value) if value.is_inference() else value._version
-    return value.data_ptr(), value.shape, value.stride(), value.dtype, version
+    place = id(value) if numberless(value) else value.data_ptr()
+    return place, value.shape, value.stride(), value.dtype, version
 
 
 @dataclass(eq=False)

@@ -154,13 +154,13 @@ def scale_code(guidance_scale: Tensor) -> Tensor:
 
 def time_code(timestep: Tensor) -> Tensor:
     """Encode timesteps [B] in 0..1000 as [B, 64] (sinusoids, Vaswani et al. 2017)."""
-    angles = timestep.float()[:, None] * waves(timestep.device)
+    angles = timestep.float()[:, None] * waves(timestep.device, numberless(timestep))
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 @lru_cache(maxsize=8)
-def waves(device: torch.device) -> Tensor:
-    """Return the angular frequencies of `time_code`, made once for each device."""
+def waves(device: torch.device, numberless: bool) -> Tensor:
+    """Return the angular frequencies of `time_code`, made once for each device; those without numbers are others."""
     half = TIME_FEATURES // 2
     with torch.inference_mode(False):  # they are used with gradients too
         return torch.exp(-math.log(10_000) * torch.arange(half, device=device) / half)

@@ -113,8 +113,11 @@ def smaller(
     if holding == HoldingConfig():
         tries += [(f"quantize {kind}", HoldingConfig(quantize=kind)) for kind in ("int8", "nf4")]
         tries += [("offload group", HoldingConfig(offload="group"))] if able else []
+    if not tries:
+        return
+    beside = student_memory(denoiser, sketch, shape, lean, holding, 1)[0].peak - held_bytes(denoiser, holding)
     for told, held in tries:
-        peak = student_memory(denoiser, sketch, shape, lean, held, 1)[0].peak
+        peak = beside + held_bytes(denoiser, held)
         if peak <= room:
             yield f"{told} ({peak / GIB:.1f} GiB)"
 

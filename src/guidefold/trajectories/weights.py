@@ -18,12 +18,17 @@ def fingerprint(model: nn.Module) -> str:
     same, as where a bfloat16 checkpoint is loaded as float32; rounded weights are another model's. Raises ModelError
     for weights that cannot be read.
     """
-    digest = hashlib.sha256(type(model).__name__.encode())
+    digest = hashlib.sha256(kind_of(model).encode())
     for name, (module, value) in sorted(held(model).items()):
         plain = numbers(name, module, value).detach()  # one at a time: all of them may not fit
         sample = plain.reshape(-1)[:: max(1, plain.numel() // SAMPLE)].float().cpu()
         digest.update(f"{name}{tuple(plain.shape)}".encode() + sample.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def kind_of(model: nn.Module) -> str:
+    """Return the name of a model's class, without the one that FSDP puts before it."""
+    return next(one.__name__ for one in type(model).__mro__ if not one.__module__.startswith("torch.distributed"))
 
 
 def held(model: nn.Module) -> dict[str, tuple[nn.Module, Any]]:
