@@ -16,7 +16,7 @@ from zoo import ZOO
 
 @contextmanager
 def live() -> Iterator[None]:
-    """Forbid the folded form for a while, with what forbids it to users: a compiler that takes weights for constants."""
+    """Forbid the folded form for a while, as a compiler does that takes weights for constants."""
     import torch._inductor.config as inductor
 
     with inductor.patch(freezing=True):
@@ -61,7 +61,7 @@ def alike(call):
 @pytest.mark.parametrize("name", ZOO)
 def test_folded_is_live_over_the_zoo_and_touches_no_layer(name):
     denoiser, call, adapter = built(name, "film", rank=0)
-    call, before, bare = alike(call), weights(denoiser), None
+    call, before = alike(call), weights(denoiser)
     bare = run(denoiser, call)
     adapter.attach(denoiser)
     for scale in (1.0, 2.0, 7.5):
@@ -84,7 +84,8 @@ def test_folded_is_live_over_the_zoo_and_touches_no_layer(name):
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, torch.OutOfMemoryError])
 def test_parameters_are_the_bases_again_whatever_ends_a_call(pipe, error, monkeypatch):
-    adapter, before = build(pipe, **FILM).attach(pipe), weights(pipe.unet)
+    build(pipe, **FILM).attach(pipe)
+    before = weights(pipe.unet)
     pipe.unet.requires_grad_(True)  # as loaded
     adapted = sample(pipe)
 

@@ -203,8 +203,8 @@ class Attachment:
         """Put the hooks on the denoiser, or none."""
         try:
             before, after = Before(adapter, self), After(adapter, self)
-            self.handles.append(self.denoiser.register_forward_pre_hook(before, with_kwargs=True))
-            self.handles.append(self.denoiser.register_forward_hook(after, always_call=True))
+            self.handles.append(self.denoiser.register_forward_pre_hook(before, with_kwargs=True))  # pyright: ignore[reportArgumentType]
+            self.handles.append(self.denoiser.register_forward_hook(after, always_call=True))  # pyright: ignore[reportArgumentType]
             self.handles.append(self.denoiser.register_state_dict_pre_hook(Tidy(adapter, self)))
         except BaseException:
             self.close()

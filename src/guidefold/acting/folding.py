@@ -51,15 +51,15 @@ class Flat:
     def write(self, numbers: Tensor) -> None:
         """Write w (1 + g) + h into all parameters, of numbers [N + 1] whose last is 0; keep what was there."""
         # anew every time: what writes to `.data`, as merging LoRA does, leaves no trace to look for
-        torch._foreach_copy_(self.base_views, self.values)
+        torch._foreach_copy_(self.base_views, self.values)  # pyright: ignore[reportPrivateImportUsage]
         self.held = True
         gains, shifts = numbers[self.chosen].split(len(self.base))
         self.written.copy_(torch.addcmul(shifts.add_(self.base), self.base, gains))
-        torch._foreach_copy_(self.values, self.written_views)
+        torch._foreach_copy_(self.values, self.written_views)  # pyright: ignore[reportPrivateImportUsage]
 
     def restore(self) -> None:
         if self.held:
-            torch._foreach_copy_(self.values, self.base_views)
+            torch._foreach_copy_(self.values, self.base_views)  # pyright: ignore[reportPrivateImportUsage]
         self.held = False
 
 
@@ -112,8 +112,8 @@ class Folding:
             flat.write(numbers)
         if weight is not None:
             self.kept = weight, weight.data.clone()
-            last = self.network.layers[-1]
-            weight.data.add_(last.folded(made.parts[-1][0].to(last.up.dtype)).to(weight.dtype))  # pyright: ignore[reportAttributeAccessIssue]
+            last: Any = self.network.layers[-1]
+            weight.data.add_(last.folded(made.parts[-1][0].to(last.up.dtype)).to(weight.dtype))
 
     @torch.inference_mode()  # Ctrl-C may have left it, and what was loaded in it can be written there alone
     def restore(self) -> None:

@@ -83,7 +83,7 @@ def watcher(module: nn.Module, spec: ConditionSpec, seeking: object) -> Callable
         if found is not None:
             raise Seen(found)
 
-    return watch
+    return watch  # pyright: ignore[reportReturnType]
 
 
 @contextmanager

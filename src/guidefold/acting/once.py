@@ -71,7 +71,7 @@ def remembering(part: nn.Module, name: str, method: Callable[..., Any], before: 
         answers.append((given, answer))
         return answer
 
-    call.before = before
+    call.before = before  # pyright: ignore[reportFunctionMemberAccess]
     return call
 
 

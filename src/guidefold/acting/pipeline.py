@@ -133,7 +133,7 @@ def reduced(pipe: Any, protocol: Any) -> tuple:
 
 def revived(original: type) -> Any:
     folded = folded_class(original)
-    return folded.__new__(folded)
+    return folded.__new__(folded)  # pyright: ignore[reportCallIssue]
 
 
 def folded_call(inner: Callable) -> Callable:
@@ -148,7 +148,7 @@ def folded_call(inner: Callable) -> Callable:
         return served(self, inner, {adapter: switches[adapter] for adapter in active}, args, kwargs)
 
     if hasattr(inner, "__wrapped__"):
-        call.__wrapped__ = folded_call(inner.__wrapped__)
+        call.__wrapped__ = folded_call(inner.__wrapped__)  # pyright: ignore[reportFunctionMemberAccess]
     return call
 
 
