@@ -13,6 +13,7 @@ from transformers import CLIPTokenizer
 import autoencoder
 import clip
 import emoji
+import pack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,10 @@ class Data:
 
 
 def everything(cache: Path) -> tuple[list[emoji.Emoji], Tensor]:
-    """Return all pictures of all splits."""
+    """Return all pictures of all splits, from a pack if `cache` has one."""
     cache.mkdir(parents=True, exist_ok=True)
+    if (cache / pack.NAME).exists():
+        return pack.read(cache / pack.NAME)
     emojis = emoji.load(cache)
     return emojis, emoji.pixels(emojis, cache)
 

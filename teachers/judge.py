@@ -41,6 +41,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=256, help="how many prompts")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--scales", type=float, nargs="+", default=(1.0, 2.0, 3.0, 4.0, 6.0))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="a folder for the figures and a grid of pictures")
     return parser.parse_args()
 
@@ -101,7 +102,7 @@ def main() -> None:
     words = CLIPTokenizer.from_pretrained(home / "tokenizer")
     shared = parts.load(None, words, home)
     pipe = DiffusionPipeline.from_pretrained(args.folder, torch_dtype=torch.float32, safety_checker=None)
-    pipe.set_progress_bar_config(disable=True)
+    pipe.to(args.device).set_progress_bar_config(disable=True)
     chosen = prompted(emojis, args.split, args.styles, args.count)
     if hasattr(pipe, "labels"):
         chosen = [i for i in chosen if emojis[i].name.replace(",", "") in pipe.labels]

@@ -51,6 +51,12 @@ def batch_indices(step: int, batch: int, size: int, seed: int) -> Tensor:
     return torch.tensor(picked)
 
 
+def taken(checkpoint: Path) -> int:
+    """Return how many steps a checkpoint has behind it."""
+    with safe_open(checkpoint, "pt") as file:
+        return int(file.metadata()["step"])
+
+
 class Halt:
     """Tells when to stop: after so many minutes, or when the process is asked to end; a step is never cut short."""
 
@@ -104,8 +110,8 @@ class State:
                 _, index, field = key.split(".", 2)
                 state.setdefault(int(index), {})[field] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.step = taken(path)
         with safe_open(path, "pt") as file:
-            self.step = int(file.metadata()["step"])
             self.seconds = float(file.metadata()["seconds"])
 
 
