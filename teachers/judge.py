@@ -53,6 +53,16 @@ def prompted(emojis: list[emoji.Emoji], split: str, styles: list[str] | None, co
     return sorted(first, key=lambda index: emoji.share(emojis[index].caption))[:count]
 
 
+def load(folder: Path, device: str) -> DiffusionPipeline:
+    """Return an exported teacher in float32."""
+    index = json.loads((folder / "model_index.json").read_text())
+    # what a pipeline does without has to be passed: StableDiffusion3Pipeline insists on its third encoder
+    absent = {part: None for part, value in index.items() if value == [None, None]}
+    pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **absent)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
 @torch.no_grad()
 def drawn(pipe: DiffusionPipeline, chosen: list[emoji.Emoji], scale: float, steps: int) -> Tensor:
     """Return a teacher's pictures uint8 [N, 3, 64, 64] of prompts, the same noise at every scale."""
@@ -101,8 +111,7 @@ def main() -> None:
     home = args.judge or args.folder
     words = CLIPTokenizer.from_pretrained(home / "tokenizer")
     shared = parts.load(None, words, home)
-    pipe = DiffusionPipeline.from_pretrained(args.folder, torch_dtype=torch.float32, safety_checker=None)
-    pipe.to(args.device).set_progress_bar_config(disable=True)
+    pipe = load(args.folder, args.device)
     chosen = prompted(emojis, args.split, args.styles, args.count)
     if hasattr(pipe, "labels"):
         chosen = [i for i in chosen if emojis[i].name.replace(",", "") in pipe.labels]
