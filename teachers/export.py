@@ -21,7 +21,7 @@ import parts
 import sd3
 import unet
 from clip import OWN_TOWER, normalise, text_tower
-from train import BUNDLED, HERE, judge_folder
+from train import BUNDLED, HERE, tokenizer_folder
 
 LISTS = {"prompts": emoji.TRAIN, "held_out_prompts": emoji.PAIRS, "held_out_names": emoji.NAMES}
 
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--init", type=Path, default=BUNDLED, help="where parts come from that the run did not train")
     args = parser.parse_args()
     emojis, pixels = data.everything(args.cache)
-    words: CLIPTokenizer = data.tokenizer(emojis, judge_folder(args.run, args.init))
+    words: CLIPTokenizer = data.tokenizer(emojis, tokenizer_folder(args.run, args.init))
     shared = parts.load(args.run, words, args.init)
     save(args.teacher, args.folder, shared, emojis, args.run / f"{args.teacher}.safetensors")
     if args.teacher == "a":

@@ -80,7 +80,7 @@ def train_codec(train: data.Data, args: argparse.Namespace) -> None:
     (args.run / "scaling_factor.txt").write_text(f"{1 / spread}\n")
 
 
-def judge_folder(run: Path, init: Path) -> Path:
+def tokenizer_folder(run: Path, init: Path) -> Path:
     """Return where the tokenizer is: the bundled teacher's does not know the words of eight styles."""
     return (run if init == BUNDLED else init) / "tokenizer"
 
@@ -105,8 +105,9 @@ def main() -> None:
     args = parse()
     torch.manual_seed(0)
     args.run.mkdir(parents=True, exist_ok=True)
-    words = data.tokenizer(data.everything(args.cache)[0], judge_folder(args.run, args.init))
-    train = data.part(emoji.TRAIN, args.cache, words)
+    emojis, pixels = data.everything(args.cache)
+    words = data.tokenizer(emojis, tokenizer_folder(args.run, args.init))
+    train = data.part(emoji.TRAIN, emojis, pixels, words)
     if args.stage == "clip":
         train_judge(train, words, args)
     elif args.stage == "autoencoder":
