@@ -26,14 +26,15 @@ it does is found by running the pipeline.
 4. an adapter finds its targets, a zero-initialised one changes nothing, bit for bit, and a random one does change the
    output, at exactly the rows and calls of the pipeline without guidance; detaching it gives the guided pipeline back;
 5. the denoiser's calls, made again from what a store keeps of them, are answered as they were: step by step, and the
-   states of all steps in one batch, as training mixes them.
+   states of all steps in one batch, as training mixes them;
+6. the adapter's two forms, parameters written once a step and hooks on layers, come to the same.
 
 *Off* is what guidefold sets to turn guidance off; these arguments keep their meaning for the user. *Further* scales can
 be given to the adapter too (`dials`). *Receives* says what a scheduler gets of the denoiser's output. *Rows* and
 *calls* are those of all networks that take a timestep, ControlNets included, in a run of a few steps with guidance and
 with an adapter. *Recording* takes so many passes a step: those with guidance, and one more where the prediction without
 guidance is not among them ({known} of {works} pipelines need none). *Errors*, relative to the largest value: target
-(2), student's inputs against the guided run's branch, result (3), and answers to recorded calls (5). Inputs differ
+(2), student's inputs against the guided run's branch, result (3), answers to recorded calls (5), and forms (6). Inputs differ
 where a pipeline draws its own noise for every branch, and cannot be compared (n/a) where it keeps caches, or images in
 another dimension than the first.
 
@@ -76,7 +77,7 @@ def table(package: str, rows: list[Row]) -> str:
 
 
 def line(row: Row) -> str:
-    values = (row.target_error, row.input_error, row.result_error, row.replay_error)
+    values = (row.target_error, row.input_error, row.result_error, row.replay_error, row.form_error)
     errors = " ".join("n/a" if value is None else f"{value:.0e}" if value else "0" for value in values)
     cells = (
         row.pipeline, row.denoisers, row.off, row.further, row.receives, f"{row.rows_guided} → {row.rows_folded}",

@@ -200,10 +200,8 @@ def table(target: Target, names: tuple[str, ...], shape: tuple[int, int]) -> Any
         given = dict(zip(names, args, strict=False)) | kwargs
         name = modulation_among(given, shape)
         value = given[name]
-        tail = value.shape[-1:] if value.shape[-1] == shape[0] * shape[1] else value.shape[-2:]
-        inner = (1,) * (value.dim() - 1 - len(tail))
         rows = target.modulation if value.shape[0] == 1 else rows_like(target.modulation, value)
-        changed = value + rows.reshape(len(rows), *inner, *tail).to(value.dtype)
+        changed = value + rows.reshape(len(rows), *laid_out(value, shape)).to(value.dtype)
         if name in kwargs:
             return args, {**kwargs, name: changed}
         place = names.index(name)
@@ -212,15 +210,23 @@ def table(target: Target, names: tuple[str, ...], shape: tuple[int, int]) -> Any
     return before
 
 
+def laid_out(value: Any, shape: tuple[int, int]) -> tuple[int, ...]:
+    """Return how a modulation of k times D numbers lies in an argument [B, ...], or nothing where there is none.
+
+    As [..., k * D], [..., k, D], or [k, T, D] with one for each token or frame.
+    """
+    if not isinstance(value, Tensor) or value.dim() < 2:
+        return ()
+    if value.shape[-1] == shape[0] * shape[1]:
+        return (*(1,) * (value.dim() - 2), value.shape[-1])
+    if value.dim() > 2 and value.shape[-2:] == shape:
+        return (*(1,) * (value.dim() - 3), *shape)
+    return (shape[0], 1, shape[1]) if value.dim() == 4 and value.shape[1::2] == shape else ()
+
+
 def modulation_among(given: dict[str, Any], shape: tuple[int, int]) -> str:
     """Return which of a block's arguments its table [k, D] is added to. Raises ModelError where none is."""
-    fits = [
-        name
-        for name, value in given.items()
-        if isinstance(value, Tensor)
-        and value.dim() > 1
-        and (value.shape[-1] == shape[0] * shape[1] or (value.dim() > 2 and value.shape[-2:] == shape))
-    ]
+    fits = [name for name, value in given.items() if laid_out(value, shape)]
     named = [name for name in fits if "emb" in name or "time" in name] or fits
     if not named:
         raise ModelError(f"a block is given no modulation of {shape[0]} times {shape[1]} numbers; name other layers")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from guidefold.adapters.places import AFFINE, Slot, is_place, role_of, slots
+from guidefold.adapters.places import AFFINE, GAMMA, Slot, is_place, role_of, slots
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def spans_of(shapes: dict[str, tuple[int, ...]]) -> dict[str, Span]:
     """Return each place's span, in order: gains [C] and shifts [C] of a norm, shifts alone of the others."""
     spans, start = {}, 0
     for name, shape in shapes.items():
-        gains = shape[0] if role_of(name) == AFFINE else 0
+        gains = shape[0] if role_of(name) in (AFFINE, GAMMA) else 0
         shifts = shape[-1] if len(shape) > 1 or not gains else 0
         spans[name] = Span(slice(start, start + gains), slice(start + gains, start + gains + shifts))
         start += gains + shifts
@@ -68,6 +68,6 @@ def positions(slot: Slot, span: Span, nothing: int) -> tuple[Tensor, Tensor]:
     """Return where in the numbers [N + 1] a parameter's gains and shifts [size] stand; a 0 stands at `nothing`."""
     none = torch.full((slot.size,), nothing)
     gains, shifts = (torch.arange(part.start, part.stop) for part in (span.gain, span.shift))
-    if slot.parameter == "weight":
+    if slot.parameter in ("weight", "gamma"):
         return gains, none
     return (gains if len(gains) else none), shifts

@@ -5,17 +5,19 @@ norm), `norm1.linear:shift` (the bias of what makes an adaptive norm's modulatio
 `transformer_blocks.0.scale_shift_table:table` (a modulation that is a parameter).
 """
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from torch import nn
 
 from guidefold.adapters.targets import blocks, is_linear, matching, shape_of, unwrapped
 from guidefold.errors import ModelError
 
-AFFINE, SHIFT, TABLE = ":affine", ":shift", ":table"
-ROLES = (AFFINE, SHIFT, TABLE)
+AFFINE, GAMMA, SHIFT, TABLE = ":affine", ":gamma", ":shift", ":table"  # gamma: an affine norm that calls it so
+ROLES = (AFFINE, GAMMA, SHIFT, TABLE)
 MODULATES = re.compile(
     r"norm|modul|mapper|proj_out_1$|\bada|_mod\b|_mod\."
 )  # names of what makes an adaptive norm's modulation
@@ -47,7 +49,7 @@ def slots(place: str, shape: tuple[int, ...]) -> list[Slot]:
     if f":{role}" == TABLE:
         module, _, parameter = name.rpartition(".")
         return [Slot(place, module, parameter, shape[0])]
-    kinds = ("weight", "bias") if f":{role}" == AFFINE else ("bias",)
+    kinds = {AFFINE: ("weight", "bias"), GAMMA: ("gamma",)}.get(f":{role}", ("bias",))
     return [Slot(place, name, kind, size) for kind, size in zip(kinds, shape, strict=False)]
 
 
@@ -65,6 +67,8 @@ def place_shape(denoiser: nn.Module, place: str) -> tuple[int, ...]:
     module = unwrapped(denoiser.get_submodule(name))
     if f":{role}" == SHIFT:
         return (shape_of(module)[1],)
+    if f":{role}" == GAMMA:
+        return (module.get_parameter("gamma").numel(),)
     return tuple(value.numel() for value in (module.weight, getattr(module, "bias", None)) if value is not None)  # pyright: ignore[reportCallIssue]
 
 
@@ -85,8 +89,8 @@ def candidates(denoiser: nn.Module) -> Iterator[str]:
         if not name or (wrapped and name.startswith(wrapped)):
             continue
         wrapped = f"{name}." if unwrapped(module) is not module else ""  # what LoRA has put around a layer
-        if is_norm(unwrapped(module)):
-            yield f"{name}{AFFINE}"
+        if role := norm_role(unwrapped(module)):
+            yield f"{name}{role}"
         elif is_shift(name, module, inside):
             yield f"{name}{SHIFT}"
         if name in inside:
@@ -95,10 +99,26 @@ def candidates(denoiser: nn.Module) -> Iterator[str]:
                     yield f"{name}.{leaf}{TABLE}"
 
 
-def is_norm(module: nn.Module) -> bool:
-    """Tell whether a module is a norm with a scale of its own: group, layer or RMS norm of any library."""
-    weight = getattr(module, "weight", None)
-    return "Norm" in type(module).__name__ and isinstance(weight, nn.Parameter) and weight.dim() == 1
+def norm_role(module: nn.Module) -> str:
+    """Return the role of a group, layer or RMS norm of any library with a scale of its own, or nothing."""
+    if "Norm" not in type(module).__name__ or counts_from_one(type(module)):
+        return ""
+    for name, role in (("weight", AFFINE), ("gamma", GAMMA)):
+        value = getattr(module, name, None)
+        if isinstance(value, nn.Parameter) and value.dim() == 1:
+            return role
+    return ""
+
+
+@lru_cache(maxsize=64)
+def counts_from_one(kind: type) -> bool:
+    """Tell whether a kind of norm keeps its scale less 1, so that a share of what it keeps is none of its scale."""
+    try:
+        return (
+            re.search(r"1(\.0)?\s*\+\s*self\.weight|self\.weight\s*\+\s*1", inspect.getsource(kind.forward)) is not None
+        )
+    except (OSError, TypeError):  # compiled, or made at run time
+        return False
 
 
 def is_shift(name: str, module: nn.Module, inside: tuple[str, ...]) -> bool:
