@@ -165,7 +165,8 @@ def judge(case: str, options: argparse.Namespace) -> dict[str, Any]:
     variants = bench.variants()
     changed = not torch.equal(variants["bare"](), variants["adapter"]())
     assert changed, "the adapter changes nothing, so there is nothing to time"
-    times = measure(variants, options.rounds, options.device, case)
+    with bench.adapter.at(SCALE):  # as in a pipeline's call
+        times = measure(variants, options.rounds, options.device, case)
     parameters = sum(parameter.numel() for parameter in bench.denoiser.parameters())
     return {
         "parameters": parameters,

@@ -130,13 +130,11 @@ class Folded:
         if asked.negative:
             negative = conditions(spec, asked.negative, NEGATIVE)
             seen |= {name: value.to(x.device).expand(rows, *value.shape[1:]) for name, value in negative.items()}
-        known = network.encoder.of_conditions(seen, rows)
-        time = time_of(model, t, spec)
+        scale, time = asked.scale.to(x.device), time_of(model, t, spec)
         parts = []
-        for chosen in alike_rows(known, time):
-            first = {name: value[chosen[:1]] for name, value in seen.items()} | {spec.timestep: time[chosen[:1]]}
-            code = None if known is None else known[chosen[:1]]
-            made = network.modulations(asked.scale.to(x.device), first, x.dtype, code)
+        for chosen in alike_rows({**seen, spec.timestep: time}):
+            first = {name: value[chosen[:1]] for name, value in {**seen, spec.timestep: time}.items()}
+            made = network.modulations(scale, first, torch.float32)
             with acting.changed(made, x.device, negative_tokens(first)):
                 whole = len(chosen) == rows
                 arguments = [x, t, c_concat, c_crossattn, control, chunks(transformer_options, rows, chosen)]
@@ -151,14 +149,12 @@ class Folded:
         return result
 
 
-def alike_rows(known: Tensor | None, time: Tensor) -> list[list[int]]:
-    """Return the images' numbers in groups that share timestep and what the adapter has read of their conditions."""
-    if len(time) == 1:
-        return [[0]]
-    seen = time[:, None] if known is None else torch.cat([time[:, None].to(known.dtype), known], dim=1)
-    if bool((seen == seen[:1]).all()):
-        return [list(range(len(time)))]
-    numbers = seen.unique(dim=0, return_inverse=True)[1].tolist()
+def alike_rows(seen: dict[str, Tensor]) -> list[list[int]]:
+    """Return the images' numbers in groups that share all that the adapter sees."""
+    every = torch.cat([value.reshape(len(value), -1).float() for value in seen.values()], dim=1)
+    if bool((every == every[:1]).all()):
+        return [list(range(len(every)))]
+    numbers = every.unique(dim=0, return_inverse=True)[1].tolist()
     return [[row for row, number in enumerate(numbers) if number == one] for one in range(max(numbers) + 1)]
 
 

@@ -13,6 +13,7 @@ from transformers import CLIPTokenizer
 import autoencoder
 import clip
 import emoji
+import pack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,10 @@ class Data:
 
 
 def everything(cache: Path) -> tuple[list[emoji.Emoji], Tensor]:
-    """Return all pictures of all splits."""
+    """Return all pictures of all splits, from a pack if `cache` has one."""
     cache.mkdir(parents=True, exist_ok=True)
+    if (cache / pack.NAME).exists():
+        return pack.read(cache / pack.NAME)
     emojis = emoji.load(cache)
     return emojis, emoji.pixels(emojis, cache)
 
@@ -44,9 +47,8 @@ def tokens(texts: list[str], words: CLIPTokenizer) -> Tensor:
     return words(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
-def part(split: str, cache: Path, words: CLIPTokenizer) -> Data:
-    """Return one split."""
-    emojis, pixels = everything(cache)
+def part(split: str, emojis: list[emoji.Emoji], pixels: Tensor, words: CLIPTokenizer) -> Data:
+    """Return one split of all pictures uint8 [N, 3, 64, 64]."""
     chosen = [i for i, e in enumerate(emojis) if e.split == split]
     own = [emojis[i] for i in chosen]
     ids = tokens([w for e in own for w in e.wordings], words).unflatten(0, (len(own), -1))

@@ -5,6 +5,7 @@ with the lists of prompts: those of training, and those held out as pairs (a) an
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ import parts
 import sd3
 import unet
 from clip import OWN_TOWER, normalise, text_tower
-from train import BUNDLED, HERE, judge_folder
+from train import BUNDLED, HERE, tokenizer_folder
 
 LISTS = {"prompts": emoji.TRAIN, "held_out_prompts": emoji.PAIRS, "held_out_names": emoji.NAMES}
 
@@ -85,7 +86,10 @@ def pipeline_b(shared: parts.Parts, emojis: list[emoji.Emoji], checkpoint: Path)
     # the pipeline takes what a comma separates for other names of the class
     labels = {number: name.replace(",", "") for number, name in enumerate(names)}
     network = trained(dit.model(), checkpoint)
-    return DiTPipeline(transformer=network, vae=shared.codec, scheduler=unet.scheduler(), id2label=labels)
+    pipe = DiTPipeline(transformer=network, vae=shared.codec, scheduler=unet.scheduler(), id2label=labels)
+    # it reads the labels from its configuration but does not write them there
+    pipe.register_to_config(id2label=labels)
+    return pipe
 
 
 def pipeline_c(shared: parts.Parts, emojis: list[emoji.Emoji], checkpoint: Path) -> DiffusionPipeline:
@@ -106,6 +110,16 @@ def pipeline_c(shared: parts.Parts, emojis: list[emoji.Emoji], checkpoint: Path)
 PIPELINES = {"a": pipeline_a, "b": pipeline_b, "c": pipeline_c}
 
 
+def save(name: str, folder: Path, shared: parts.Parts, emojis: list[emoji.Emoji], checkpoint: Path) -> None:
+    """Write a trained teacher as a pipeline in half precision."""
+    pipe = PIPELINES[name](shared, emojis, checkpoint)
+    pipe.to(dtype=torch.float16).save_pretrained(folder)
+    # diffusers leaves out parts that are None; whoever loads the pipeline has to name them (see judge.load)
+    index = json.loads((folder / "model_index.json").read_text())
+    absent = {part: [None, None] for part in pipe.components if part not in index}
+    (folder / "model_index.json").write_text(json.dumps(index | absent, indent=2) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("teacher", choices=PIPELINES)
@@ -115,10 +129,9 @@ def main() -> None:
     parser.add_argument("--init", type=Path, default=BUNDLED, help="where parts come from that the run did not train")
     args = parser.parse_args()
     emojis, pixels = data.everything(args.cache)
-    words: CLIPTokenizer = data.tokenizer(emojis, judge_folder(args.run, args.init))
+    words: CLIPTokenizer = data.tokenizer(emojis, tokenizer_folder(args.run, args.init))
     shared = parts.load(args.run, words, args.init)
-    pipe = PIPELINES[args.teacher](shared, emojis, args.run / f"{args.teacher}.safetensors")
-    pipe.to(dtype=torch.float16).save_pretrained(args.folder)
+    save(args.teacher, args.folder, shared, emojis, args.run / f"{args.teacher}.safetensors")
     if args.teacher == "a":
         held_out = torch.tensor([e.split == emoji.PAIRS for e in emojis])
         save_judge(args.folder / "judge", shared.judge, pixels[held_out])

@@ -41,6 +41,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=256, help="how many prompts")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--scales", type=float, nargs="+", default=(1.0, 2.0, 3.0, 4.0, 6.0))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="a folder for the figures and a grid of pictures")
     return parser.parse_args()
 
@@ -50,6 +51,16 @@ def prompted(emojis: list[emoji.Emoji], split: str, styles: list[str] | None, co
     wanted = [i for i, e in enumerate(emojis) if e.split == split and (not styles or e.style in styles)]
     first = [wanted[group[0]] for group in emoji.groups([emojis[i] for i in wanted])]
     return sorted(first, key=lambda index: emoji.share(emojis[index].caption))[:count]
+
+
+def load(folder: Path, device: str) -> DiffusionPipeline:
+    """Return an exported teacher in float32."""
+    index = json.loads((folder / "model_index.json").read_text())
+    # what a pipeline does without has to be passed: StableDiffusion3Pipeline insists on its third encoder
+    absent = {part: None for part, value in index.items() if value == [None, None]}
+    pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **absent)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
 
 
 @torch.no_grad()
@@ -100,8 +111,7 @@ def main() -> None:
     home = args.judge or args.folder
     words = CLIPTokenizer.from_pretrained(home / "tokenizer")
     shared = parts.load(None, words, home)
-    pipe = DiffusionPipeline.from_pretrained(args.folder, torch_dtype=torch.float32, safety_checker=None)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = load(args.folder, args.device)
     chosen = prompted(emojis, args.split, args.styles, args.count)
     if hasattr(pipe, "labels"):
         chosen = [i for i in chosen if emojis[i].name.replace(",", "") in pipe.labels]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -49,6 +50,12 @@ def batch_indices(step: int, batch: int, size: int, seed: int) -> Tensor:
         order = torch.randperm(size, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
         picked += order[offset : offset + batch - len(picked)].tolist()
     return torch.tensor(picked)
+
+
+def taken(checkpoint: Path) -> int:
+    """Return how many steps a checkpoint has behind it."""
+    with safe_open(checkpoint, "pt") as file:
+        return int(file.metadata()["step"])
 
 
 class Halt:
@@ -104,8 +111,8 @@ class State:
                 _, index, field = key.split(".", 2)
                 state.setdefault(int(index), {})[field] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.step = taken(path)
         with safe_open(path, "pt") as file:
-            self.step = int(file.metadata()["step"])
             self.seconds = float(file.metadata()["seconds"])
 
 
@@ -146,6 +153,11 @@ def fit(
     return model.eval()
 
 
+def note(log: TextIO, **row: float) -> None:
+    log.write(json.dumps(row) + "\n")
+    log.flush()
+
+
 def go(
     name: str,
     state: State,
@@ -170,13 +182,14 @@ def go(
             generator = torch.Generator(device).manual_seed(plan.seed * 1_000_003 + state.step)
             loss = loss_of(batch_indices(state.step, plan.batch, size, plan.seed), generator)
             advance(state, loss, plan)
-            average = loss.item() if average is None else 0.98 * average + 0.02 * loss.item()
+            # read now and then only: on a GPU, reading a number waits for all that is under way
+            average = loss.detach() if average is None else average.lerp(loss.detach(), 0.02)
             state.seconds = before + time.monotonic() - began
-            progress.update(bar, advance=1, loss=f"loss {average:.4f}")
-            if time.monotonic() - logged > LOG_SECONDS:
-                logged = time.monotonic()
-                log.write(json.dumps({"step": state.step, "loss": average, "seconds": round(state.seconds)}) + "\n")
-                log.flush()
+            progress.update(bar, advance=1)
+            if time.monotonic() - logged > LOG_SECONDS or state.step == plan.steps:
+                logged, value = time.monotonic(), average.item()
+                progress.update(bar, loss=f"loss {value:.4f}")
+                note(log, step=state.step, loss=value, seconds=round(state.seconds))
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 state.save(checkpoint)
                 saved = time.monotonic()

@@ -44,7 +44,7 @@ def load_codec(run: Path | None, init: Path | None) -> AutoencoderTiny:
     """Return the autoencoder that was trained in `run`, or else the one in an exported folder."""
     codec = autoencoder.model()
     if init:
-        codec = AutoencoderTiny.from_pretrained(init / "vae", torch_dtype=torch.float32)
+        codec = AutoencoderTiny.from_pretrained(init / "vae", dtype=torch.float32)
     if run and (run / "autoencoder.safetensors").exists():
         codec.load_state_dict(averaged(run / "autoencoder.safetensors"), strict=False)
         # set when its training ends; see train.py
@@ -55,7 +55,7 @@ def load_codec(run: Path | None, init: Path | None) -> AutoencoderTiny:
 def load_tower(judge: CLIPModel, init: Path | None) -> CLIPTextModel:
     """Return the text encoder of an exported teacher, or else the judge's, from which a teacher's own starts."""
     if init and (init / OWN_TOWER).exists():
-        return CLIPTextModel.from_pretrained(init / "text_encoder", torch_dtype=torch.float32).eval()
+        return CLIPTextModel.from_pretrained(init / "text_encoder", dtype=torch.float32).eval()
     return clip.text_tower(judge)
 
 

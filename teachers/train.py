@@ -1,17 +1,17 @@
 """Train one part of the teachers at a time, resumable at any point: `python teachers/train.py STAGE`.
 
-Stages: judge (CLIP: both towers), codec (autoencoder), then the teachers a (UNet), b (DiT), c (joint attention), in any
+Stages: clip (the judge: both towers), autoencoder, then the teachers a (UNet), b (DiT), c (joint attention), in any
 order; `export.py` writes a teacher as a pipeline, `judge.py` measures it. Pictures come from npm packages and need
 `npm` and `pip install resvg-py`; they are drawn once.
 
 On a CPU: `OMP_NUM_THREADS=1 nice python teachers/train.py a --minutes 90`, again and again: each run goes on where the
 last one stopped, also after SIGTERM. The rate is constant, so there is no end to plan for; when the quality is enough,
-`--steps N --cooldown 2000`, with N a little more than the steps taken, lets the rate fall to zero. On a CPU all is
-float32: bfloat16 without hardware for it is 20 times slower.
+`--finish 2000` takes that many more steps while the rate falls to zero. On a CPU all is float32: bfloat16 without
+hardware for it is 20 times slower.
 
-On a GPU (bfloat16 autocast): `judge --steps 6000`, `codec --steps 20000`, `a --steps 120000 --batch 256 --peak 1e-3
---cooldown 20000`. `--init FOLDER` starts from an exported teacher, on another machine say; judge and autoencoder
-then stay the ones in the folder unless this run trains others.
+On a GPU (bfloat16 autocast) minutes are enough: `gpu.sh` does everything within a given time, from the file that
+`pack.py` writes. `--init FOLDER` starts from an exported teacher, on another machine say; judge and autoencoder then
+stay the ones in the folder unless this run trains others.
 """
 
 import argparse
@@ -31,14 +31,14 @@ import parts
 import sd3
 import unet
 from conditions import Texts
-from loop import Plan
+from loop import Plan, taken
 
 HERE = Path(__file__).parent
 BUNDLED = HERE.parent / "src" / "guidefold" / "demo" / "teacher"
 ENDLESS = 10_000_000
 PLANS = {
-    "judge": Plan(steps=100, batch=192, peak=1e-3, warm=10, cooldown=50, decay=0.98, weight_decay=0.1),
-    "codec": Plan(steps=240, batch=16, peak=7e-4, warm=15, cooldown=100, decay=0.98),
+    "clip": Plan(steps=100, batch=192, peak=1e-3, warm=10, cooldown=50, decay=0.98, weight_decay=0.1),
+    "autoencoder": Plan(steps=240, batch=16, peak=7e-4, warm=15, cooldown=100, decay=0.98),
     "a": Plan(steps=ENDLESS, batch=32, peak=6e-4, warm=300, decay=0.9995),
     "b": Plan(steps=ENDLESS, batch=64, peak=6e-4, warm=300, decay=0.9995),
     "c": Plan(steps=ENDLESS, batch=64, peak=6e-4, warm=300, decay=0.9995),
@@ -54,13 +54,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", type=torch.device)
     for name, kind in {"steps": int, "batch": int, "cooldown": int, "peak": float, "minutes": float}.items():
         parser.add_argument(f"--{name}", type=kind)
+    parser.add_argument("--finish", type=int, help="take so many more steps, over which the rate falls to zero")
     return parser.parse_args()
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
     """Return the stage's plan with what the command line changes of it."""
     names = ("steps", "batch", "cooldown", "peak", "minutes")
-    return replace(PLANS[args.stage], **{n: getattr(args, n) for n in names if getattr(args, n) is not None})
+    plan = replace(PLANS[args.stage], **{n: getattr(args, n) for n in names if getattr(args, n) is not None})
+    if not args.finish:
+        return plan
+    return replace(plan, steps=taken(args.run / f"{args.stage}.safetensors") + args.finish, cooldown=args.finish)
 
 
 def train_judge(train: data.Data, words: CLIPTokenizer, args: argparse.Namespace) -> None:
@@ -72,11 +76,11 @@ def train_judge(train: data.Data, words: CLIPTokenizer, args: argparse.Namespace
 def train_codec(train: data.Data, args: argparse.Namespace) -> None:
     codec = parts.load_codec(None, args.init).to(args.device)
     codec = autoencoder.train(train.pixels, codec, args.run, plan_of(args))
-    spread = autoencoder.encode(train.pixels[::10], codec).std().item()
+    spread = autoencoder.encode(train.pixels[::100], codec).std().item()
     (args.run / "scaling_factor.txt").write_text(f"{1 / spread}\n")
 
 
-def judge_folder(run: Path, init: Path) -> Path:
+def tokenizer_folder(run: Path, init: Path) -> Path:
     """Return where the tokenizer is: the bundled teacher's does not know the words of eight styles."""
     return (run if init == BUNDLED else init) / "tokenizer"
 
@@ -101,11 +105,12 @@ def main() -> None:
     args = parse()
     torch.manual_seed(0)
     args.run.mkdir(parents=True, exist_ok=True)
-    words = data.tokenizer(data.everything(args.cache)[0], judge_folder(args.run, args.init))
-    train = data.part(emoji.TRAIN, args.cache, words)
-    if args.stage == "judge":
+    emojis, pixels = data.everything(args.cache)
+    words = data.tokenizer(emojis, tokenizer_folder(args.run, args.init))
+    train = data.part(emoji.TRAIN, emojis, pixels, words)
+    if args.stage == "clip":
         train_judge(train, words, args)
-    elif args.stage == "codec":
+    elif args.stage == "autoencoder":
         train_codec(train, args)
     else:
         train_teacher(train, words, args)

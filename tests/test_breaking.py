@@ -9,7 +9,7 @@ from tools import breaking, damaging
 
 from guidefold.keeping.hub import save_pretrained
 
-LINES = 200
+LINES = 80
 DAMAGES = 3  # to each file, and way
 
 

@@ -74,7 +74,7 @@ def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return captured.err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "--rank", "0", "--store", "x"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "--width", "0", "--store", "x"]])
 def test_help_and_mistakes_import_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom guidefold.cli import main\n"
@@ -195,7 +195,7 @@ def test_a_bad_config_file_is_one_line(
         (["train"], "needs --store"),
         (["train", "--source", "online"], "needs --conditions"),
         (["record"], "--conditions"),
-        (["train", "--store", "s", "--rank", "0"], "rank is 0"),
+        (["train", "--store", "s", "--width", "0"], "width is 0"),
         (["train", "--store", "s", "--rank", "x"], "argument --rank"),
         (["train", "--store", "s", "--design", "x"], "argument --design"),
         (["train", "--store", "s", "--ran", "4"], "unrecognized arguments"),

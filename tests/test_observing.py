@@ -9,7 +9,7 @@ from zoo import message_of, pipeline
 from guidefold import commands, models
 from guidefold.capture import observe
 from guidefold.capture.observe import enough_steps
-from guidefold.config import TrajectoryConfig
+from guidefold.config import ModelConfig, TrajectoryConfig
 from guidefold.errors import ModelError
 from guidefold.trajectories.recorder import Recorder
 
@@ -71,5 +71,7 @@ def test_a_run_is_not_lengthened_without_need():
 def test_the_command_observes_as_many_steps_as_leave_two(monkeypatch, capsys):
     monkeypatch.setattr(models, "load_pipeline", lambda *_: build("StableDiffusionImg2ImgPipeline").pipe)
     call = {"image": photo(), "strength": 0.4}
-    commands.observe(model="", call=call, prompt="a red fox", guidance_scale=5.0, device=None, dtype="float32")
+    commands.observe(
+        model="", dress=ModelConfig(), call=call, prompt="a red fox", guidance_scale=5.0, device=None, dtype="float32"
+    )
     assert "StableDiffusionImg2ImgPipeline can be folded" in capsys.readouterr().out

@@ -141,4 +141,4 @@ class Model(nn.Module):
 def test_a_model_without_attention_is_refused(pipe):
     spec = build(pipe).spec
     told = message_of(ModelError, lambda: Adapter.build(Model(), spec))
-    assert "Model has no attention blocks to adapt; name layers with target_modules" in told
+    assert "Model has no norms, modulations or time embedding to adapt" in told

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 TEACHERS = Path(__file__).parent.parent / "teachers"
+MODULES = "autoencoder clip conditions data dit emoji export iconify judge loop pack parts sd3 train unet"
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def teachers():
     """The scripts' modules, which find each other by their folder; forgotten afterwards, as their names are common."""
     before = set(sys.modules)
     sys.path.insert(0, str(TEACHERS))
-    yield SimpleNamespace(**{name: import_module(name) for name in ("iconify", "emoji", "loop", "clip", "conditions")})
+    yield SimpleNamespace(**{name: import_module(name) for name in MODULES.split()})
     sys.path.remove(str(TEACHERS))
     for name in set(sys.modules) - before:
         if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == TEACHERS:
@@ -141,3 +142,45 @@ def test_a_tenth_of_the_prompts_are_dropped_and_the_rest_are_of_their_pictures(t
     assert torch.equal((told // 4)[~dropped], pictures[~dropped])
     assert set(pictures.unique().tolist()) == set(range(10))
     assert torch.equal(pictures // 2, torch.arange(5).expand(120, 5))
+
+
+def test_a_pack_gives_back_what_it_was_given(teachers, tmp_path):
+    made = [picture(teachers.emoji, f"thing {i}", "flat", "train") for i in range(3)]
+    pixels = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    teachers.pack.write(made, pixels, tmp_path / teachers.pack.NAME)
+    emojis, found = teachers.data.everything(tmp_path)
+    assert emojis == made
+    assert torch.equal(found, pixels)
+
+
+@pytest.fixture(scope="module")
+def shared(teachers):
+    """Untrained parts, and emoji for them."""
+    emojis = [picture(teachers.emoji, f"thing {i % 4}", style, "train") for i, style in enumerate(["noto", "flat"] * 4)]
+    words = teachers.clip.tokenizer([e.caption for e in emojis] * 2)
+    judge = teachers.clip.model(words)
+    codec = teachers.autoencoder.model()
+    tower = teachers.clip.text_tower(judge)
+    return teachers.parts.Parts(words=words, judge=judge, tower=tower, codec=codec), emojis
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_each_teacher_learns_and_becomes_a_pipeline_that_guides(teachers, shared, name, tmp_path):
+    parts, emojis = shared
+    latents, groups = torch.randn(len(emojis), 4, 16, 16), [[i] for i in range(len(emojis))]
+    ids = teachers.data.tokens([e.caption for e in emojis], parts.words)[:, None].expand(-1, 4, -1)
+    texts = teachers.conditions.Texts(ids=ids, none=teachers.data.tokens([""], parts.words)[0], groups=groups)
+    plan = teachers.loop.Plan(steps=2, batch=4, peak=1e-3)
+    if name == "a":
+        teachers.unet.train(latents, texts, teachers.unet.Teacher(parts.tower), tmp_path, plan)
+    elif name == "b":
+        teachers.dit.train(latents, emojis, groups, teachers.dit.model(), tmp_path, plan)
+    else:
+        teachers.sd3.train(latents, texts, teachers.sd3.Teacher(parts.words), tmp_path, plan)
+    teachers.export.save(name, tmp_path / name, parts, emojis, tmp_path / f"{name}.safetensors")
+    size = sum(path.stat().st_size for path in (tmp_path / name).rglob("*"))
+    assert size < {"a": 21e6, "b": 10e6, "c": 10e6}[name]
+    pipe = teachers.judge.load(tmp_path / name, "cpu")
+    one, other = (teachers.judge.drawn(pipe, emojis[:2], scale, 2) for scale in (1.0, 3.0))
+    assert one.shape == (2, 3, 64, 64)
+    assert not torch.equal(one, other)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from sampling import FILM, PROMPTS, build, sample, sharing
 
 ROUNDS = 3
@@ -19,6 +20,18 @@ def hasty() -> Iterator[None]:
     sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(before)
+
+
+@pytest.fixture(autouse=True)
+def one_at_the_tokenizer(monkeypatch) -> None:
+    """Encode prompts one at a time: fast tokenizers are not safe among threads, with or without adapters."""
+    lock, encode = threading.Lock(), StableDiffusionPipeline.encode_prompt
+
+    def locked(self, *args, **kwargs):
+        with lock:
+            return encode(self, *args, **kwargs)
+
+    monkeypatch.setattr(StableDiffusionPipeline, "encode_prompt", locked)
 
 
 def together(*jobs: Callable[[], object]) -> list[list]:

@@ -85,6 +85,7 @@ def base(name: str, places: dict[str, Path], out: Path) -> list[str]:
         "sample": ["a fox", *model, "--adapter", adapter, *output, "--sampling-steps", "2"],
         "eval": [*model, "--adapter", adapter, *prompts, *output, *few],
         "report": [str(places["run"]), "--output", str(out / "report.html")],
+        "push": [adapter, "me/folded"],
         "info": [adapter],
     }[name]
 
@@ -116,7 +117,7 @@ def lines(seed: int, count: int, places: dict[str, Path], out: Path) -> Iterator
     (commands,) = (one.choices for one in parser()._actions if isinstance(one, argparse._SubParsersAction))
     for number in range(count):
         random = Random(f"{seed} {number}")
-        name = random.choice([one for one in commands if one != "demo"])  # which takes minutes
+        name = random.choice([one for one in commands if one not in ("demo", "ui")])  # which take minutes, or serve
         arguments = base(name, places, random.choice([out / str(number), out / "again"]))
         if random.random() < 0.2:
             arguments[0] = random.choice([*TEXTS, *map(str, places.values())])
@@ -150,7 +151,7 @@ def kept_models() -> Iterator[None]:
 
     before = models.load_pipeline, models.load_judge
     models.load_pipeline = functools.cache(models.load_pipeline)
-    models.load_judge = lambda _: Judge(images=lambda pictures: pictures.flatten(1)[:, :8])
+    models.load_judge = lambda *_: Judge(images=lambda pictures: pictures.flatten(1)[:, :8])
     try:
         yield
     finally:

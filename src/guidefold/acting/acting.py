@@ -61,6 +61,10 @@ class Acting(Network):
         return self._attachment
 
     @property
+    def standing(self) -> Request | None:
+        return self._standing
+
+    @property
     def enabled(self) -> bool:
         """Whether the adapter acts in this thread: not within `disabled()`."""
         return not is_disabled(self)

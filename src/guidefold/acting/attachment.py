@@ -68,7 +68,7 @@ class Place:
         code = remembered(adapter, request, scale, conditions)
         self.deltas.hold(adapter.held(request))
         if self.folds(request, conditions[call.timestep], call.rows) and (
-            parameters := self.folding.parameters(latents.device)
+            parameters := self.writable(adapter, request, latents.device)
         ):
             with torch.no_grad():
                 one = {name: first_of(value, call.rows) for name, value in conditions.items()}
@@ -80,6 +80,18 @@ class Place:
         if torch.is_grad_enabled():
             for context in recalled(denoiser, self):
                 self.undo.enter_context(context)
+
+    def writable(self, adapter: "Acting", request: Request, device: torch.device) -> list[Tensor] | None:
+        """Return the parameters to write, looked for once for all calls of a request that ends; None if there are none.
+
+        What a bare denoiser is set to stays for good, and its layers may be moved or wrapped meanwhile.
+        """
+        memory, key = request.memory, (id(self), device)
+        if request is adapter.standing:
+            return self.folding.parameters(device)
+        if memory.where != key or memory.parameters is None:
+            memory.where, memory.parameters = key, self.folding.parameters(device)
+        return memory.parameters
 
     def change(self, told: Told) -> None:
         """Let layers change what they put out, as told, until `restore`."""

@@ -25,6 +25,8 @@ class Memory:
     held: list[Tensor] = field(default_factory=list)
     code: Tensor | None = None
     alike: bool = False  # all rows have the same conditions
+    parameters: list[Tensor] | None = None  # to write in the folded form, of the place and on the device in `where`
+    where: tuple | None = None
     scale: Tensor | None = None  # and the strength that it comes to, where that was asked for
     strength: float = 0.0
     calls: int = 0  # how often the adapter was asked

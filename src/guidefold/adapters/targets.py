@@ -79,6 +79,12 @@ def blocks(denoiser: nn.Module) -> list[str]:
     return [f"{name}.{number}" for name in outermost for number in range(len(denoiser.get_submodule(name)))]  # pyright: ignore[reportArgumentType]
 
 
+def last_blocks(denoiser: nn.Module) -> tuple[str, ...]:
+    """Return the last transformer block of every list of them, whose answer of text may be dropped."""
+    last = {name.rpartition(".")[0]: name for name in blocks(denoiser)}
+    return tuple(last.values())
+
+
 def block_linears(denoiser: nn.Module) -> dict[str, nn.Module]:
     """Return the linear layers of every transformer block: attention in and out, MLP in and out, no modulation."""
     found: dict[str, nn.Module] = {}

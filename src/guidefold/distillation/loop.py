@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from guidefold.adapters.targets import last_blocks
 from guidefold.config import TrainConfig
 from guidefold.distillation.checkpoint import NAME as CHECKPOINT
 from guidefold.distillation.checkpoint import load_checkpoint, save_checkpoint
@@ -80,6 +81,7 @@ class Loop:
         AcceleratorState._reset_state()
         self.device = execution_device(student.denoiser)  # one of several GPUs is the one that holds the model
         self.offloaded = hook_device(student.denoiser) is not None
+        self.last = tuple(f"{name}." for name in last_blocks(student.denoiser))
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
             cpu=self.device.type == "cpu" and not (is_asked() and torch.cuda.is_available()),
@@ -183,8 +185,17 @@ class Loop:
         return float(total)  # waits for the device, once a step
 
     def average_gradients(self, step: int) -> None:
-        """Average gradients over processes. Raises TrainingError for a parameter that has none."""
-        if lacking := [name for name, value in self.adapter.named_parameters() if value.grad is None]:
+        """Average gradients over processes. Raises TrainingError for a parameter that has none, but in a last block.
+
+        There text may have no answer any more, and what a target changes of it has no effect.
+        """
+        idle = {f"layers.{number}." for number, name in enumerate(self.adapter.layered) if name.startswith(self.last)}
+        lacking = [name for name, value in self.adapter.named_parameters() if value.grad is None]
+        for name in lacking:
+            if name.startswith(tuple(idle)):
+                value = self.adapter.get_parameter(name)
+                value.grad = torch.zeros_like(value)
+        if lacking := [name for name in lacking if not name.startswith(tuple(idle))]:
             raise TrainingError(
                 f"no gradient reaches the adapter's {lacking[0]} and {len(lacking) - 1} other parameters at step "
                 f"{step}; a layer of {type(self.student.denoiser).__name__} passes none on, as some quantised ones do: "
