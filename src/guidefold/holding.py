@@ -48,8 +48,9 @@ def denoiser_classes(model: str) -> dict[str, type[nn.Module]]:
     import diffusers
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+    config: Any = DiffusionPipeline.load_config(model)
     found = {}
-    for name, entry in DiffusionPipeline.load_config(model).items():
+    for name, entry in config.items():
         if not isinstance(entry, (list, tuple)) or entry[0] is None:
             continue
         library, kind = entry
@@ -76,9 +77,7 @@ def load_denoiser(model: str, name: str | None, place: str, dtype: torch.dtype, 
             made = from_file(found[chosen], model, chosen, dtype, holding.checkpoint)
         else:
             more = {"quantization_config": packing(holding.quantize, dtype)} if holding.quantize else {}
-            made = found[chosen].from_pretrained(
-                model, subfolder=chosen, torch_dtype=dtype, use_safetensors=True, **more
-            )  # pyright: ignore[reportAttributeAccessIssue]
+            made = from_folder(found[chosen], model, chosen, dtype, **more)
     if holding.offload == "group":
         offload_groups(made, place)
     elif not holding.quantize:
@@ -134,7 +133,7 @@ def offload_groups(denoiser: Any, place: str) -> None:
 
 def packing(kind: str | None, dtype: torch.dtype) -> Any:
     """Return diffusers' settings for weights that bitsandbytes packs."""
-    from diffusers import BitsAndBytesConfig
+    from diffusers.quantizers.quantization_config import BitsAndBytesConfig
 
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
@@ -152,7 +151,7 @@ def from_file(kind: Any, model: str, name: str, dtype: torch.dtype, path: str) -
         raise ModelError(f"{kind.__name__} cannot be loaded from one file; leave checkpoint out")
     more = {}
     if path.endswith(".gguf"):
-        from diffusers import GGUFQuantizationConfig
+        from diffusers.quantizers.quantization_config import GGUFQuantizationConfig
 
         more["quantization_config"] = GGUFQuantizationConfig(compute_dtype=dtype)
     return kind.from_single_file(path, config=model, subfolder=name, torch_dtype=dtype, **more)

@@ -128,7 +128,8 @@ class Foreign:
         """Return a context in which the output layer's weight has its update."""
         assert self.last is not None
         module, leaf, order = self.last
-        update = self.network.layers[-1].folded(made.parts[-1][0].float()).to(device)
+        layer: Any = self.network.layers[-1]
+        update = layer.folded(made.parts[-1][0].float()).to(device)
         if order is not None:
             update = torch.cat([update, torch.zeros_like(update[:1])])[order]
         if not is_plain(module, leaf, device):

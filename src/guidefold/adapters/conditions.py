@@ -154,13 +154,14 @@ def scale_code(guidance_scale: Tensor) -> Tensor:
 
 def time_code(timestep: Tensor) -> Tensor:
     """Encode timesteps [B] in 0..1000 as [B, 64] (sinusoids, Vaswani et al. 2017)."""
-    angles = timestep.float()[:, None] * waves(timestep.device, numberless(timestep))
+    make = waves.__wrapped__ if numberless(timestep) else waves  # what has no numbers must not be found again
+    angles = timestep.float()[:, None] * make(timestep.device)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 @lru_cache(maxsize=8)
-def waves(device: torch.device, numberless: bool) -> Tensor:
-    """Return the angular frequencies of `time_code`, made once for each device; those without numbers are others."""
+def waves(device: torch.device) -> Tensor:
+    """Return the angular frequencies of `time_code`, made once for each device."""
     half = TIME_FEATURES // 2
     with torch.inference_mode(False):  # they are used with gradients too
         return torch.exp(-math.log(10_000) * torch.arange(half, device=device) / half)
@@ -228,7 +229,7 @@ class ConditionEncoder(nn.Module):
             parts.append(vector(compressed(tensors[name].reshape(rows, -1)).to(dtype)))
         for label, name in zip(self.labels, self.spec.labels, strict=True):
             parts.append(label(tensors[name]))
-        return sum(parts[1:], parts[0])
+        return sum(parts[1:], parts[0])  # pyright: ignore[reportReturnType]
 
 
 def mask_of(name: str, tensors: dict[str, Tensor]) -> Tensor | None:

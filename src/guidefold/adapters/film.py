@@ -53,7 +53,7 @@ def spans_of(shapes: dict[str, tuple[int, ...]]) -> dict[str, Span]:
     spans, start = {}, 0
     for name, shape in shapes.items():
         gains = shape[0] if role_of(name) in (AFFINE, GAMMA) else 0
-        shifts = shape[-1] if len(shape) > 1 or not gains else 0
+        shifts = shape[-1] if len(shape) > 1 or not gains else 0  # pyright: ignore[reportGeneralTypeIssues]
         spans[name] = Span(slice(start, start + gains), slice(start + gains, start + gains + shifts))
         start += gains + shifts
     return spans

@@ -68,7 +68,8 @@ class Network(nn.Module):
     @torch.no_grad()
     def along(self, output: nn.Module) -> None:
         """Let the first inputs that the output layer's update looks at be those that the layer itself looks at."""
-        down, weight = self.layers[-1].down, getattr(unwrapped(output), "weight", None)
+        last: Any = self.layers[-1]
+        down, weight = last.down, getattr(unwrapped(output), "weight", None)
         if not isinstance(weight, Tensor) or not weight.is_floating_point() or weight.is_meta:
             return
         rows = weight.detach().float().flatten(1)[: len(down)].to(down.device)

@@ -68,8 +68,8 @@ class Best:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Best":
-        recovered = values["recovered"]
-        return cls(**values | {"recovered": -math.inf if recovered is None else recovered})
+        changes: dict[str, Any] = {} if values["recovered"] is not None else {"recovered": -math.inf}
+        return cls(**{**values, **changes})
 
 
 class Loop:

@@ -72,7 +72,8 @@ def foldable(adapter: Adapter, gates: Tensor | None) -> Adapter:
         made.film.head.bias.zero_()
     made.heads.weight.zero_()
     made.heads.bias.zero_()
-    for name, layer in zip(made.layered, made.layers, strict=True):
+    layers: Any = made.layers
+    for name, layer in zip(made.layered, layers, strict=True):
         if reads(name):
             layer.up.zero_()
     if gates is not None:
@@ -84,7 +85,8 @@ def foldable(adapter: Adapter, gates: Tensor | None) -> Adapter:
 def pairs_of(adapter: Adapter, guidance_scale: float) -> Pairs:
     """Return what a `foldable` adapter adds to the layers' weights at a scale, counted from 1, in float32."""
     strength, pairs = torch.tensor(guidance_scale - 1), {}
-    for name, layer in zip(adapter.layered, adapter.layers, strict=True):
+    layers: Any = adapter.layers
+    for name, layer in zip(adapter.layered, layers, strict=True):
         if name == adapter.spec.output:
             gates = (1 + adapter.heads.bias[-layer.up.shape[1] :].float()) * strength
             pairs[name] = shortest(layer.folded(gates.cpu()).float())
@@ -151,7 +153,7 @@ def wan_name(name: str) -> str:
     return name
 
 
-def ldm_name(name: str, denoiser: nn.Module) -> str:
+def ldm_name(name: str, denoiser: Any) -> str:
     """Return the name of a UNet's layer in latent diffusion's own code, which numbers all blocks in a row."""
     if name in LDM_ENDS:
         return LDM_ENDS[name]
@@ -177,7 +179,7 @@ def ldm_name(name: str, denoiser: nn.Module) -> str:
     return ".".join([number, *leaf])
 
 
-def described(denoiser: nn.Module, name: str) -> dict[str, str]:
+def described(denoiser: Any, name: str) -> dict[str, str]:
     """Return what front-ends look for in a LoRA file's metadata."""
     config, kind = denoiser.config, type(denoiser).__name__
     if kind == UNET:

@@ -61,7 +61,7 @@ class Workbench:
         made = {variant: self.sampled(variant, prompt, negative, scale, seed) for variant in VARIANTS}
         none, cfg, student = (made[variant].outputs for variant in VARIANTS)
         apart = (student - cfg).abs()
-        shots = {variant: shot_of(one) for variant, one in made.items()}
+        shots: dict[Variant, Shot] = {variant: shot_of(made[variant]) for variant in VARIANTS}
         shown = still(made["cfg"].kind, (AMPLIFIED * apart)[0])
         bare_mean = float((none - cfg).abs().mean())
         return Comparison(shots=shots, difference=shown, mean=float(apart.mean()), bare_mean=bare_mean)

@@ -42,12 +42,13 @@ def held(model: nn.Module) -> dict[str, tuple[nn.Module, Any]]:
     return found
 
 
-def numbers(name: str, module: nn.Module, value: Any) -> Tensor:
+def numbers(name: str, module: Any, value: Any) -> Tensor:
     """Return a weight as the model computes with it. Raises ModelError for one that is nowhere."""
     if value.is_meta:
         hook = getattr(module, "_hf_hook", None)
         hooks = (hook, *getattr(hook, "hooks", ()))
-        weights = next((one.weights_map for one in hooks if getattr(one, "weights_map", None) is not None), None)
+        maps = (getattr(one, "weights_map", None) for one in hooks)
+        weights = next((one for one in maps if one is not None), None)
         if weights is None:
             raise ModelError(f"the weight {name} is on the meta device, which holds no numbers; load the model first")
         value = weights[name.rpartition(".")[2]]
