@@ -10,7 +10,7 @@ last one stopped, also after SIGTERM. The rate is constant, so there is no end t
 hardware for it is 20 times slower.
 
 On a GPU (bfloat16 autocast) minutes are enough: `gpu.sh` does everything within a given time, from the file that
-`pack.py` writes. `--init FOLDER` starts from an exported teacher, on another machine say; judge and autoencoder then
+`pack.py` writes. `--init FOLDER` starts from an exported teacher A, on another machine say; judge and autoencoder then
 stay the ones in the folder unless this run trains others.
 """
 
