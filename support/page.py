@@ -34,9 +34,9 @@ be given to the adapter too (`dials`). *Receives* says what a scheduler gets of 
 *calls* are those of all networks that take a timestep, ControlNets included, in a run of a few steps with guidance and
 with an adapter. *Recording* takes so many passes a step: those with guidance, and one more where the prediction without
 guidance is not among them ({known} of {works} pipelines need none). *Errors*, relative to the largest value: target
-(2), student's inputs against the guided run's branch, result (3), answers to recorded calls (5), and forms (6). Inputs differ
-where a pipeline draws its own noise for every branch, and cannot be compared (n/a) where it keeps caches, or images in
-another dimension than the first.
+(2), student's inputs against the guided run's branch, result (3), answers to recorded calls (5), and forms (6). Inputs
+differ where a pipeline draws its own noise for every branch, and cannot be compared (n/a) where it keeps caches, or
+images in another dimension than the first.
 
 {tables}
 ## Not folded
