@@ -24,8 +24,8 @@ COST = (
     "CFG takes {single:.2f} times as long as the bundled adapter."
 )
 DEFAULT = (
-    "What `distill` makes by default adds no work to any layer: on the full set of SDXL's layers {launches} launches to "
-    "{bare:,} of a step, {sdxl:.2%} more parameters ({sd21:.2%} on SD 2.1). On one CPU core a step of the bundled "
+    "What `distill` makes by default adds no work to any layer: on the full set of SDXL's layers {launches} launches "
+    "to {bare:,} of a step, {sdxl:.2%} more parameters ({sd21:.2%} on SD 2.1). On one CPU core a step of the bundled "
     "teacher takes {many:.2f} times a bare one for 16 images and {one:.2f} times for one, CFG {cfg_many:.2f} and "
     "{cfg_one:.2f} times. None of its kind has been trained as long as the bundled adapter, which is of an earlier "
     "design."
