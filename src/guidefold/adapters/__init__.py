@@ -4,7 +4,7 @@ from typing import Any
 
 from guidefold.adapters.conditions import ConditionSpec
 
-__all__ = ["Adapter", "ConditionSpec"]
+__all__ = ["Adapter", "ConditionSpec"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
