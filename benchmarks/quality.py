@@ -37,7 +37,8 @@ from guidefold.adapters.layers import DESIGNS
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.denoiser import predict
-from guidefold.distillation.loop import Loop, frozen
+from guidefold.distillation.freezing import frozen
+from guidefold.distillation.loop import Loop
 from guidefold.distillation.losses import guidance_weights
 from guidefold.distillation.run import record
 from guidefold.distillation.states import OnlineStates, RecordedStates
