@@ -46,11 +46,11 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def prompted(emojis: list[emoji.Emoji], split: str, styles: list[str] | None, count: int) -> list[int]:
+def prompted(emojis: list[emoji.Emoji], split: str, styles: list[str] | None) -> list[int]:
     """Return pictures of one split in an order that depends on their captions alone, one of each name and style."""
     wanted = [i for i, e in enumerate(emojis) if e.split == split and (not styles or e.style in styles)]
     first = [wanted[group[0]] for group in emoji.groups([emojis[i] for i in wanted])]
-    return sorted(first, key=lambda index: emoji.share(emojis[index].caption))[:count]
+    return sorted(first, key=lambda index: emoji.share(emojis[index].caption))
 
 
 def load(folder: Path, device: str) -> DiffusionPipeline:
@@ -112,9 +112,10 @@ def main() -> None:
     words = CLIPTokenizer.from_pretrained(home / "tokenizer")
     shared = parts.load(None, words, home)
     pipe = load(args.folder, args.device)
-    chosen = prompted(emojis, args.split, args.styles, args.count)
+    chosen = prompted(emojis, args.split, args.styles)
     if hasattr(pipe, "labels"):
         chosen = [i for i in chosen if emojis[i].name.replace(",", "") in pipe.labels]
+    chosen = chosen[: args.count]
     own, names = [emojis[i] for i in chosen], [emojis[i].name for i in chosen]
     texts = asked(pipe, own, words, shared.judge)
     real = image_features(pixels, shared.judge)
