@@ -173,10 +173,13 @@ def test_detaching_waits_for_the_running_pass_and_the_call_is_told(pipe):
         reached.set()
         threading.Event().wait(0.05)
 
+    def wait(_pipe, step, timestep, tensors):
+        thread.join()  # detached after the first pass, which it waits for
+        return tensors
+
     pipe.unet.mid_block.register_forward_pre_hook(reach)
     thread = threading.Thread(target=lambda: (reached.wait(), adapter.detach()))
     thread.start()
     with pytest.warns(UserWarning, match="the adapter was detached during this call, whose last steps were not guided"):
-        sample(pipe)
-    thread.join()
+        sample(pipe, callback_on_step_end=wait)
     assert same(before, pipe.unet.state_dict()) and torch.equal(sample(other), teacher)

@@ -1,4 +1,6 @@
 """Tiny models with random weights, each as diffusers and as ComfyUI have it, for `comfyui_check.py`."""
+
+# pyright: reportPrivateImportUsage=false, reportMissingImports=false
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable
@@ -95,7 +97,7 @@ def unet_config(**more: Any) -> dict[str, Any]:
 
 
 def call_unet(x: Tensor, time: Tensor, context: Tensor, pooled: Tensor | None) -> tuple[dict[str, Any], Any]:
-    call = {"sample": x, "timestep": time, "encoder_hidden_states": context}
+    call: dict[str, Any] = {"sample": x, "timestep": time, "encoder_hidden_states": context}
     if pooled is not None:
         size = torch.tensor([[x.shape[2] * 8.0, x.shape[3] * 8, 0, 0, x.shape[2] * 8, x.shape[3] * 8]])
         call["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": size.expand(len(x), 6)}
@@ -191,7 +193,8 @@ def qwen() -> Pair:
 
     def call(x: Tensor, time: Tensor, context: Tensor, pooled: Tensor | None) -> tuple[dict[str, Any], Any]:
         height, width = x.shape[-2:]
-        given = {"hidden_states": packed(x[:, :, 0]), "timestep": time, "encoder_hidden_states": context}
+        given: dict[str, Any] = {"hidden_states": packed(x[:, :, 0]), "timestep": time}
+        given["encoder_hidden_states"] = context
         given["encoder_hidden_states_mask"] = torch.ones(context.shape[:2], dtype=torch.long)
         given["img_shapes"] = [[(1, height // 2, width // 2)]] * len(x)
         return given, lambda out: unpacked(out, height, width)[:, :, None]
