@@ -44,7 +44,7 @@ def from_dataset(text: str) -> list[str]:
     if not name or not column:
         raise InputError(f"{text} names no column; write dataset:OWNER/NAME:COLUMN")
     try:
-        from datasets import load_dataset
+        from datasets import load_dataset  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise InputError(f"{text} needs datasets; pip install 'guidefold[datasets]'") from error
     try:
