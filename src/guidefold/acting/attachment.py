@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from guidefold.acting.checkpoints import recalled
 from guidefold.acting.chunking import whole_batches
 from guidefold.acting.compiling import is_frozen
+from guidefold.acting.conditioning import all_alike, first_of, per_image, remembered
 from guidefold.acting.deltas import Deltas
 from guidefold.acting.folding import Folding
 from guidefold.acting.layering import Layering, Told
@@ -24,9 +25,7 @@ from guidefold.acting.requests import Request
 from guidefold.acting.swaps import Swaps, rows_of_negative
 from guidefold.acting.turns import running, turns_at
 from guidefold.adapters.conditions import conditions_of
-from guidefold.adapters.scales import numberless
 from guidefold.denoiser import Call, argument_names, read_call
-from guidefold.errors import InputError
 
 if TYPE_CHECKING:
     from guidefold.acting.acting import Acting
@@ -155,50 +154,6 @@ class Place:
         self.layering.take()
         self.layering.forget()
         self.undo.close()
-
-
-def per_image(request: Request, rows: int, device: torch.device) -> Tensor:
-    """Return a request's scales with a row per image [B, ...]. Raises InputError unless they go into the batch."""
-    scale = request.scale.to(device)
-    if rows % scale.shape[0]:
-        raise InputError(f"{scale.shape[0]} guidance scales for {rows} images; give one, or one per image")
-    return scale.repeat_interleave(rows // scale.shape[0], dim=0)
-
-
-def first_of(value: Tensor, rows: int) -> Tensor:
-    """Return the first image's part of a condition [B, ...], of a scalar or of one with several rows an image."""
-    return value[: max(1, len(value) // rows)] if value.dim() else value
-
-
-def all_alike(values: Tensor, rows: int) -> bool:
-    """Tell whether all images have the same; of a value that is expanded it is known without waiting for a GPU.
-
-    One without numbers counts as the same.
-    """
-    if values.dim() == 0 or values.shape[0] == 1 or values.stride(0) == 0 or numberless(values):
-        return True
-    each = values.reshape(rows, -1)
-    return bool((each == each[:1]).all())
-
-
-def remembered(adapter: "Acting", request: Request, scale: Tensor, conditions: dict[str, Tensor]) -> Tensor | None:
-    """Return what of the code is the same at every step, worked out once for as long as the same conditions come."""
-    if torch.is_grad_enabled():
-        return None
-    memory, seen = request.memory, [value for name, value in conditions.items() if adapter.sees(name)]
-    key = [len(scale), *map(whereabouts, [request.scale, *seen])]
-    if memory.key != key:
-        memory.key, memory.held = key, [request.scale, *seen]
-        memory.alike = all(all_alike(value, len(scale)) for value in seen)
-        memory.code = adapter.encoder.standing(scale, conditions)
-    return memory.code
-
-
-def whereabouts(value: Tensor) -> tuple:
-    """Return what tells a tensor from any other that is alive, and from itself after a change."""
-    version = id(value) if value.is_inference() else value._version
-    place = id(value) if numberless(value) else value.data_ptr()
-    return place, value.shape, value.stride(), value.dtype, version
 
 
 @dataclass(eq=False)
