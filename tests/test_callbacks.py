@@ -68,7 +68,9 @@ def test_the_cut_off_of_sdxl_answers_each_call_as_the_bare_denoiser_does():
     note.remove()
     for number, (args, kwargs, answer) in enumerate(calls):
         with torch.no_grad(), adapter.at(6.0 if number < 2 else 1.0):
-            assert torch.equal(unet(*args, **kwargs)[0], answer[0])
+            again = unet(*args, **kwargs)[0]
+        assert_close(again, answer[0])
+        assert number < 2 or torch.equal(again, answer[0])
     assert len(calls) == STEPS and {len(args[0]) for args, _, _ in calls} == {1}
 
 

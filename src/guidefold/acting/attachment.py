@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from guidefold.acting.checkpoints import recalled
 from guidefold.acting.chunking import whole_batches
 from guidefold.acting.compiling import is_frozen
-from guidefold.acting.conditioning import all_alike, first_of, per_image, remembered
+from guidefold.acting.conditioning import all_alike, first_of, of_step, per_image, remembered
 from guidefold.acting.deltas import Deltas
 from guidefold.acting.folding import Folding
 from guidefold.acting.layering import Layering, Told
@@ -71,8 +71,7 @@ class Place:
         ):
             with torch.no_grad():
                 one = {name: first_of(value, call.rows) for name, value in conditions.items()}
-                made = adapter.modulations(scale[:1], one, torch.float32, None if code is None else code[:1])
-                self.folding.write(parameters, made)
+                self.folding.write(parameters, *of_step(adapter, request, scale, one, code))
             return
         made = adapter.modulations(scale, conditions, latents.dtype, code)
         self.change(self.layering.told(made, conditions, call.rows if latents.dim() == 4 else 0))

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from guidefold.acting.ahead import work_ahead
 from guidefold.acting.requests import Request
+from guidefold.adapters.network import Modulations
 from guidefold.adapters.scales import numberless
 from guidefold.errors import InputError
 
@@ -48,6 +50,26 @@ def remembered(adapter: "Acting", request: Request, scale: Tensor, conditions: d
         memory.alike = all(all_alike(value, len(scale)) for value in seen)
         memory.code = adapter.encoder.standing(scale, conditions)
     return memory.code
+
+
+def of_step(
+    adapter: "Acting", request: Request, scale: Tensor, conditions: dict[str, Tensor], code: Tensor | None
+) -> tuple[Modulations, int]:
+    """Return modulations, and the row of them that is this step's, of scales and a code of which the first row counts.
+
+    They are worked out ahead where the code was the same a call before: one that changes would make it of no use.
+    """
+    memory, timestep = request.memory, conditions[adapter.spec.timestep]
+    before, memory.before = memory.before, code
+    if code is not None and before is code and memory.times is not None:
+        ahead, asked = memory.ahead, request.scale
+        row = ahead.row(asked, code, timestep) if ahead is not None else None
+        if row is None:
+            ahead, row = work_ahead(adapter, asked, scale, code, timestep, memory.times()), 0
+        memory.ahead = ahead
+        if ahead is not None:
+            return ahead.made, row
+    return adapter.modulations(scale[:1], conditions, torch.float32, None if code is None else code[:1]), 0
 
 
 def whereabouts(value: Tensor) -> tuple:

@@ -98,22 +98,22 @@ class Folding:
             return None
         return found  # pyright: ignore[reportReturnType]
 
-    def write(self, parameters: list[Tensor], made: Modulations) -> None:
-        """Write the modulations of the first row; `restore` is to follow."""
+    def write(self, parameters: list[Tensor], made: Modulations, row: int = 0) -> None:
+        """Write the modulations of one row; `restore` is to follow."""
         weight = parameters[-1] if self.last else None
         inner = parameters[: len(self.slots)]
         known = [(id(value), value.dtype, value.device) for value in inner]
         if known != self.known:
             self.flats, self.known = self.flatten(inner), known
         assert made.film is not None
-        numbers = nn.functional.pad(made.film[0], (0, 1))
+        numbers = nn.functional.pad(made.film[row], (0, 1))
         self.folded = True
         for flat in self.flats:
             flat.write(numbers)
         if weight is not None:
             self.kept = weight, weight.data.clone()
             last: Any = self.network.layers[-1]
-            weight.data.add_(last.folded(made.parts[-1][0].to(last.up.dtype)).to(weight.dtype))
+            weight.data.add_(last.folded(made.parts[-1][row].to(last.up.dtype)).to(weight.dtype))
 
     @torch.inference_mode()  # Ctrl-C may have left it, and what was loaded in it can be written there alone
     def restore(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from guidefold.acting.ahead import timesteps_of
 from guidefold.acting.arguments import positive_embeds, warn_of_arguments
 from guidefold.acting.attachment import acting_on
 from guidefold.acting.callbacks import follow
@@ -175,7 +176,8 @@ def served(pipe: Any, inner: Callable, active: "Mapping[Acting, Switch]", args: 
         if any(adapter.spec.negative for adapter in active):
             stack.enter_context(encoded_once(pipe))
         negatives = negatives_of(pipe, arguments, active)
-        requests = {adapter: Request.of(scales[adapter], negatives.get(adapter)) for adapter in active}
+        times = functools.partial(timesteps_of, pipe)
+        requests = {adapter: Request.of(scales[adapter], negatives.get(adapter), times=times) for adapter in active}
         follow(arguments, {adapter: (switch, dials[adapter]) for adapter, switch in active.items()})
         for adapter, request in requests.items():
             stack.enter_context(adapter.asked(request))

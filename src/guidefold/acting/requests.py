@@ -13,6 +13,7 @@ from weakref import ref
 
 from torch import Tensor
 
+from guidefold.acting.ahead import Ahead, Times
 from guidefold.acting.swaps import Negative
 from guidefold.adapters.scales import numberless
 
@@ -30,6 +31,9 @@ class Memory:
     scale: Tensor | None = None  # and the strength that it comes to, where that was asked for
     strength: float = 0.0
     calls: int = 0  # how often the adapter was asked
+    times: Times | None = None  # what tells the timesteps of the run
+    before: Tensor | None = None  # the code of the call before
+    ahead: Ahead | None = None
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,11 @@ class Request:
     memory: Memory = field(default_factory=Memory)
 
     @classmethod
-    def of(cls, scale: Tensor, negative: Negative | None = None, *, once: bool = False) -> "Request":
-        return cls(scale=scale, negative=negative, uniform=is_uniform(scale), once=once)
+    def of(
+        cls, scale: Tensor, negative: Negative | None = None, *, once: bool = False, times: Times | None = None
+    ) -> "Request":
+        memory = Memory(times=times)
+        return cls(scale=scale, negative=negative, uniform=is_uniform(scale), once=once, memory=memory)
 
     def at(self, scale: Tensor) -> "Request":
         """Return the same request at other scales; what it remembers of conditions stays."""
