@@ -2,7 +2,8 @@
 
 `python benchmarks/speed.py --cases demo:1 demo:16 sd21:1 dit:1`; a case is a denoiser and a batch size, `bundled` the
 demo's with the bundled adapter instead of one with default targets. The three take turns in one process, and the ratios
-are taken within a round, because a machine's speed changes from minute to minute.
+are taken within a round, because a machine's speed changes from minute to minute. The steps are those of a pipeline's
+run, each with a timestep of its own; what a run costs once, at its first two steps, is told beside.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +24,31 @@ from common import RESULTS, device_name, provenance, save
 from denoisers import BUILDERS, Call, doubled, mapped
 from guidefold import ui
 from guidefold.acting.folding import Folding
+from guidefold.acting.requests import Request
 from guidefold.adapters import ConditionSpec
 from guidefold.adapters.layers import DESIGNS
 from guidefold.config import AdapterConfig
 from guidefold.denoiser import prediction_of, read_call
 from guidefold.guidance import classifier_free
 from guidefold.keeping import Adapter
-from guidefold.keeping.hub import BUNDLED, from_pretrained
+from guidefold.keeping.hub import from_pretrained
 
 SCALE = 7.5
-WARMUP = 2
+WARMUP = 2  # steps; after them a run's modulations are worked out
+BEGUN = 5  # runs whose first steps are timed
 MEGABYTE = 2**20
-COLUMNS = ["case", "parameters", "adapter", "bare ms", "adapter ms", "cfg ms", "adapter / bare", "cfg / adapter"]
+COLUMNS = [
+    "case",
+    "parameters",
+    "adapter",
+    "bare ms",
+    "adapter ms",
+    "cfg ms",
+    "adapter / bare",
+    "cfg / adapter",
+    "once ms",
+]
+Variants = dict[str, Callable[[], Tensor]]
 
 
 def parse() -> argparse.Namespace:
@@ -59,11 +74,21 @@ class Bench:
     adapted: nn.Module
     adapter: Adapter
     call: Call
+    timestep: str
+    times: Tensor  # of a run
 
-    def variants(self) -> dict[str, Callable[[], Tensor]]:
-        scale, twice = torch.tensor([SCALE], device=next(self.denoiser.parameters()).device), doubled(self.call)
-        latents, *_ = self.call
-        scale = scale.expand(len(self.call[latents]))
+    def at(self, step: int) -> None:
+        """Let the calls to come be those of a step."""
+        self.call[self.timestep] = self.times[step].expand(self.call[self.timestep].shape)
+
+    def run(self) -> AbstractContextManager[None]:
+        """Begin a run as a pipeline does, which tells its timesteps."""
+        scale = torch.tensor([SCALE], device=self.times.device)
+        return self.adapter.asked(Request.of(scale, times=lambda: self.times))
+
+    def variants(self) -> Variants:
+        twice, (latents, *_) = doubled(self.call), self.call
+        scale = torch.full((len(self.call[latents]),), SCALE, device=self.times.device)
 
         def bare() -> Tensor:
             return prediction_of(self.denoiser(**self.call, return_dict=False))
@@ -89,13 +114,13 @@ def twin(denoiser: nn.Module) -> nn.Module:
 def prepare(case: str, options: argparse.Namespace) -> Bench:
     name, _, batch = case.partition(":")
     torch.manual_seed(0)
-    denoiser, call = BUILDERS["demo" if name == BUNDLED else name](int(batch or 1))
+    denoiser, call = BUILDERS["demo" if name == "bundled" else name](int(batch or 1))
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     denoiser = denoiser.eval().requires_grad_(False).to(device, dtype)
     call = mapped(call, lambda value: value.to(device, dtype if value.is_floating_point() else None))
     spec = ConditionSpec.observe(denoiser, read_call(denoiser, (), call))
-    if name == BUNDLED:
-        adapter = from_pretrained(BUNDLED)
+    if name == "bundled":
+        adapter = from_pretrained(name)
     else:
         adapter = Adapter.build(denoiser, spec, AdapterConfig(design=options.design, rank=options.rank))
     for parameter in adapter.requires_grad_(False).to(device).parameters():
@@ -106,7 +131,12 @@ def prepare(case: str, options: argparse.Namespace) -> Bench:
         Folding.possible = lambda *_: False  # pyright: ignore[reportAttributeAccessIssue]
     if options.compile:
         denoiser, adapted = torch.compile(denoiser, fullgraph=True), torch.compile(adapted, fullgraph=True)
-    return Bench(denoiser=denoiser, adapted=adapted, adapter=adapter, call=call)
+    read = read_call(denoiser, (), call)
+    times = torch.linspace(1, 0.05, WARMUP + options.rounds, device=device) * read.tensors[read.timestep].max()
+    times = times.to(read.tensors[read.timestep].dtype)
+    return Bench(
+        denoiser=denoiser, adapted=adapted, adapter=adapter, call=call, timestep=read.timestep, times=times
+    )  # fmt: skip
 
 
 def seconds(work: Callable[[], Tensor], device: str) -> float:
@@ -122,20 +152,32 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def measure(variants: dict[str, Callable[[], Tensor]], rounds: int, device: str, label: str) -> dict[str, list[float]]:
+def measure(bench: Bench, variants: Variants, rounds: int, device: str, label: str) -> dict[str, list[float]]:
     """Return seconds of each variant in each round, the order rotated so that none always follows the same one."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     names = list(variants)
     with ui.progress(label, WARMUP + rounds) as bar:
         for number in range(WARMUP + rounds):
             first = number % len(names)
+            bench.at(number)
             for name in names[first:] + names[:first]:
                 times[name].append(seconds(variants[name], device))
             bar.advance()
     return {name: values[WARMUP:] for name, values in times.items()}
 
 
-def peak_megabytes(variants: dict[str, Callable[[], Tensor]], device: str) -> dict[str, float] | None:
+def beginning(bench: Bench, variants: Variants, device: str, usual: float) -> float:
+    """Return the seconds that a run's first two steps take beyond two usual ones."""
+    found = []
+    for _ in range(BEGUN):
+        with bench.run():
+            for step in range(WARMUP):
+                bench.at(step)
+                found.append(seconds(variants["adapter"], device))
+    return WARMUP * (statistics.mean(found) - usual)
+
+
+def peak_megabytes(variants: Variants, device: str) -> dict[str, float] | None:
     """Return the memory that each variant needs beyond what is there before it; unknown on a CPU."""
     if not device.startswith("cuda"):
         return None
@@ -165,8 +207,9 @@ def judge(case: str, options: argparse.Namespace) -> dict[str, Any]:
     variants = bench.variants()
     changed = not torch.equal(variants["bare"](), variants["adapter"]())
     assert changed, "the adapter changes nothing, so there is nothing to time"
-    with bench.adapter.at(SCALE):  # as in a pipeline's call
-        times = measure(variants, options.rounds, options.device, case)
+    with bench.run():
+        times = measure(bench, variants, options.rounds, options.device, case)
+    begun = beginning(bench, variants, options.device, statistics.median(times["adapter"]))
     parameters = sum(parameter.numel() for parameter in bench.denoiser.parameters())
     return {
         "parameters": parameters,
@@ -176,6 +219,7 @@ def judge(case: str, options: argparse.Namespace) -> dict[str, Any]:
         "milliseconds": {name: quartiles([1000 * value for value in values]) for name, values in times.items()},
         "adapter_over_bare": ratios(times["adapter"], times["bare"]),
         "cfg_over_adapter": ratios(times["cfg"], times["adapter"]),
+        "beginning_milliseconds": 1000 * begun,
         "peak_megabytes_beyond_weights": peak_megabytes(variants, options.device),
         "seconds": {name: [round(value, 6) for value in values] for name, values in times.items()},
     }
@@ -194,6 +238,7 @@ def row(case: str, result: dict[str, Any]) -> list[str]:
         *(spread(times[name], digits) for name in ("bare", "adapter", "cfg")),
         spread(result["adapter_over_bare"], 3),
         spread(result["cfg_over_adapter"], 3),
+        f"{result['beginning_milliseconds']:.{digits}f}",
     ]
 
 

@@ -1,12 +1,13 @@
-"""Bundle a trained adapter, in half precision: `python teachers/adapter.py runs/bundled`."""
+"""Bundle a trained adapter, in half precision: `python teachers/adapter.py runs/bundled [bundled-dit]`."""
 
 import sys
 
 import torch
 
-from guidefold.keeping.hub import BUNDLED, BUNDLED_FOLDER, from_pretrained, save_pretrained
+from guidefold.keeping.hub import BUNDLED, from_pretrained, save_pretrained
 
 if __name__ == "__main__":
     adapter = from_pretrained(sys.argv[1])
-    adapter.trained["base"] = "the bundled teacher"
-    save_pretrained(adapter, BUNDLED_FOLDER, dtype=torch.float16, name=BUNDLED)
+    name = sys.argv[2] if len(sys.argv) > 2 else "bundled"
+    adapter.trained["base"] = f"the teacher {name}"
+    save_pretrained(adapter, BUNDLED[name], dtype=torch.float16, name=name)

@@ -13,21 +13,36 @@ from emoji import Emoji
 from loop import Plan, fit
 from unet import scheduler, strata
 
-# DiTPipeline takes class 1000 for "no class", whatever the model
-CLASSES = 1000
+# DiTPipeline takes class 1000 for "no class", whatever the model and however few classes it has
+NONE = 1000
+CLASSES = 300
 
 
 def model() -> DiTTransformer2DModel:
     """Return the denoiser: 64 tokens of 2 x 2 latents, six blocks of width 160."""
-    return DiTTransformer2DModel(
+    dit = DiTTransformer2DModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
         num_layers=6,
         num_attention_heads=5,
         attention_head_dim=32,
-        num_embeds_ada_norm=CLASSES,
+        num_embeds_ada_norm=NONE,
     )
+    start(dit)
+    return dit
+
+
+@torch.no_grad()
+def start(dit: DiTTransformer2DModel) -> None:
+    """Begin as Peebles & Xie do (2023, arXiv 2212.09748): each block the identity, the prediction zero."""
+    for block in dit.transformer_blocks:
+        nn.init.zeros_(block.norm1.linear.weight)
+        nn.init.zeros_(block.norm1.linear.bias)
+        nn.init.normal_(block.norm1.emb.class_embedder.embedding_table.weight, std=0.02)
+    for layer in (dit.proj_out_1, dit.proj_out_2):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
 
 
 def classes(emojis: list[Emoji]) -> list[str]:
@@ -40,7 +55,7 @@ def train(latents: Tensor, emojis: list[Emoji], groups: list[list[int]], dit: nn
     """Train on scaled latents [N, 4, 16, 16] of the pictures whose names are classes."""
     numbers = {name: number for number, name in enumerate(classes(emojis))}
     chosen = [group for group in groups if emojis[group[0]].name in numbers]
-    labels = torch.tensor([numbers.get(e.name, CLASSES) for e in emojis])
+    labels = torch.tensor([numbers.get(e.name, NONE) for e in emojis])
     device, noises = next(dit.parameters()).device, scheduler()
     # the model's own dropping of labels draws anew in each block
     dit.eval()
@@ -49,7 +64,7 @@ def train(latents: Tensor, emojis: list[Emoji], groups: list[list[int]], dit: nn
         pictures = members(chosen, indices, generator)
         clean, classes = latents[pictures].to(device), labels[pictures].to(device)
         dropped = torch.rand(len(classes), generator=generator, device=device) < DROPPED
-        classes = torch.where(dropped, CLASSES, classes)
+        classes = torch.where(dropped, NONE, classes)
         timesteps = (strata(len(classes), generator) * noises.config["num_train_timesteps"]).long()
         noise = torch.randn(clean.shape, generator=generator, device=device)
         noisy, target = noises.add_noise(clean, noise, timesteps), noises.get_velocity(clean, noise, timesteps)

@@ -15,12 +15,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from orthogonal import Orthogonal
+
 CHECKPOINT_SECONDS, LOG_SECONDS = 180, 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How long and how fast to train: `warm` and `cooldown` in steps; `minutes` bounds the time of this run alone."""
+    """How long and how fast to train: `warm` and `cooldown` in steps; `minutes` bounds the time of this run alone.
+
+    With `orthogonal`, matrices and kernels within blocks are trained by Muon, all else by AdamW.
+    """
 
     steps: int
     batch: int
@@ -29,6 +34,7 @@ class Plan:
     cooldown: int = 0
     decay: float = 0.999
     weight_decay: float = 0.01
+    orthogonal: bool = False
     minutes: float = float("inf")
     seed: int = 0
 
@@ -80,21 +86,31 @@ class Halt:
             signal.signal(one, handler)
 
 
+def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
+    """Return what trains a model: AdamW, and Muon at what lies in its blocks and multiplies if the plan says so."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    inner = [n for n, p in trained.items() if plan.orthogonal and p.dim() > 1 and "blocks." in n and "emb" not in n]
+    settings = dict(lr=plan.peak, weight_decay=plan.weight_decay)
+    rest = [p for name, p in trained.items() if name not in inner]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, betas=(0.9, 0.99), **settings)]
+    return [*found, Orthogonal([trained[name] for name in inner], **settings)] if inner else found
+
+
 class State:
     """What a training consists of, and how it is kept: model, average, optimizer, the step to go on from, seconds."""
 
     def __init__(self, model: nn.Module, plan: Plan) -> None:
         self.model, self.step, self.seconds = model, 0, 0.0
-        trained = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=plan.peak, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
+        self.optimizers = optimizers(model, plan)
         self.ema = {k: v.detach().clone() for k, v in model.named_parameters()}
 
     def save(self, path: Path) -> None:
         """Write a checkpoint in one piece: it is there completely or not at all."""
         tensors = {f"model.{k}": v.contiguous() for k, v in self.model.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": v.contiguous() for k, v in state.items()}
+        for number, optimizer in enumerate(self.optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{number}.{index}.{k}": v.contiguous() for k, v in state.items()}
         partial = path.with_suffix(".partial")
         save_file(tensors, partial, metadata={"step": str(self.step), "seconds": str(self.seconds)})
         partial.replace(path)
@@ -105,12 +121,13 @@ class State:
         self.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
         for name in self.ema:
             self.ema[name].copy_(tensors[f"ema.{name}"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, index, field = key.split(".", 2)
-                state.setdefault(int(index), {})[field] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        for number, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in tensors.items():
+                if key.startswith(f"optimizer.{number}."):
+                    _, _, index, field = key.split(".", 3)
+                    state.setdefault(int(index), {})[field] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         self.step = taken(path)
         with safe_open(path, "pt") as file:
             self.seconds = float(file.metadata()["seconds"])
@@ -118,12 +135,13 @@ class State:
 
 def advance(state: State, loss: Tensor, plan: Plan) -> None:
     """Take one step down a loss and move the average along."""
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(state.step, plan)
-    state.optimizer.zero_grad(set_to_none=True)
+    state.model.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
-    state.optimizer.step()
+    for optimizer in state.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(state.step, plan)
+        optimizer.step()
     blend = min(plan.decay, (state.step + 1) / (state.step + 10))
     torch._foreach_lerp_(list(state.ema.values()), [p.detach() for p in state.model.parameters()], 1 - blend)
     state.step += 1

@@ -40,8 +40,8 @@ PLANS = {
     "clip": Plan(steps=100, batch=192, peak=1e-3, warm=10, cooldown=50, decay=0.98, weight_decay=0.1),
     "autoencoder": Plan(steps=240, batch=16, peak=7e-4, warm=15, cooldown=100, decay=0.98),
     "a": Plan(steps=ENDLESS, batch=32, peak=6e-4, warm=300, decay=0.9995),
-    "b": Plan(steps=ENDLESS, batch=64, peak=6e-4, warm=300, decay=0.9995),
-    "c": Plan(steps=ENDLESS, batch=64, peak=6e-4, warm=300, decay=0.9995),
+    "b": Plan(steps=ENDLESS, batch=64, peak=2e-3, warm=100, decay=0.999, orthogonal=True),
+    "c": Plan(steps=ENDLESS, batch=64, peak=2e-3, warm=100, decay=0.999, orthogonal=True),
 }
 
 

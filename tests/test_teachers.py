@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections import OrderedDict
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 TEACHERS = Path(__file__).parent.parent / "teachers"
-MODULES = "autoencoder clip conditions data dit emoji export iconify judge loop pack parts sd3 train unet"
+MODULES = "autoencoder clip conditions data dit emoji export iconify judge loop orthogonal pack parts sd3 train unet"
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +100,14 @@ def trained(teachers, run: Path, *stops: int) -> dict[str, torch.Tensor]:
         x = points[indices, None] + torch.randn(len(indices), 1, generator=generator)
         return (model(x) - 3 * x).square().mean()
 
-    plan = teachers.loop.Plan(steps=max(stops), batch=5, peak=1e-2, warm=2)
+    plan = teachers.loop.Plan(steps=max(stops), batch=5, peak=1e-2, warm=2, orthogonal=True)
     for stop in stops:
-        model = torch.nn.Linear(1, 1)
+        model = torch.nn.Sequential(
+            OrderedDict(rest=torch.nn.Linear(1, 1), blocks=torch.nn.Sequential(torch.nn.Linear(1, 1)))
+        )
         with torch.no_grad():
-            model.weight.fill_(0.5)
-            model.bias.fill_(0.1)
+            for parameter in model.parameters():
+                parameter.fill_(0.3)
         teachers.loop.fit("line", model, loss_of, size=12, plan=replace(plan, steps=stop), run=run)
     return model.state_dict()
 
@@ -112,6 +115,15 @@ def trained(teachers, run: Path, *stops: int) -> dict[str, torch.Tensor]:
 def test_an_interrupted_training_ends_like_an_uninterrupted_one(teachers, tmp_path):
     whole, parts = trained(teachers, tmp_path / "whole", 11), trained(teachers, tmp_path / "parts", 4, 7, 11)
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert min(abs(value.item() - 0.3) for value in whole.values()) > 1e-3  # either optimizer has moved its part
+
+
+def test_orthogonal_updates_have_singular_values_of_about_one(teachers):
+    for shape in ((6, 20), (20, 6)):
+        values = torch.linalg.svdvals(
+            teachers.orthogonal.orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+        )
+        assert values.min() > 0.6 and values.max() < 1.3
 
 
 def test_a_process_asked_to_end_finishes_its_step_and_keeps_it(teachers, tmp_path):
@@ -170,7 +182,7 @@ def test_each_teacher_learns_and_becomes_a_pipeline_that_guides(teachers, shared
     latents, groups = torch.randn(len(emojis), 4, 16, 16), [[i] for i in range(len(emojis))]
     ids = teachers.data.tokens([e.caption for e in emojis], parts.words)[:, None].expand(-1, 4, -1)
     texts = teachers.conditions.Texts(ids=ids, none=teachers.data.tokens([""], parts.words)[0], groups=groups)
-    plan = teachers.loop.Plan(steps=2, batch=4, peak=1e-3)
+    plan = teachers.loop.Plan(steps=5, batch=4, peak=3e-3, warm=1)
     if name == "a":
         teachers.unet.train(latents, texts, teachers.unet.Teacher(parts.tower), tmp_path, plan)
     elif name == "b":

@@ -119,7 +119,9 @@ def parser() -> Parser:
 
 
 def add_demo(commands: Any) -> None:
-    command = add_command(commands, "demo", "train and judge an adapter for the bundled teacher, and write a report")
+    command = add_command(commands, "demo", "train and judge an adapter for a bundled teacher, and write a report")
+    teachers = "unet, text to image, or dit, a class-conditional transformer (default: %(default)s)"
+    command.add_argument("--teacher", choices=("unet", "dit"), default="unet", help=teachers)
     add_output(command, "demo-run", "folder of the run")
     command.add_argument("--minutes", type=positive(float), metavar="X", help="time to spend; default: as it needs")
     command.add_argument("--quick", action="store_true", help="a smaller run, only to see that everything works")

@@ -11,7 +11,7 @@ from guidefold.capture.observe import enough_steps
 from guidefold.capture.run import as_conditions, check_arguments
 from guidefold.capture.switch import first_dial, has_guider
 from guidefold.config import AdapterConfig, HoldingConfig, ModelConfig, TrainConfig, TrajectoryConfig
-from guidefold.demo.demo import run_demo
+from guidefold.demo.demo import TEACHERS, run_demo
 from guidefold.distillation import run
 from guidefold.evaluation import gallery
 from guidefold.exporting import export as export
@@ -29,9 +29,9 @@ from guidefold.telling import info as info
 from guidefold.trajectories.prompts import read_conditions
 
 
-def demo(*, output: Path, minutes: float | None, quick: bool) -> None:
-    """Train an adapter for the bundled teacher, judge it and write a report."""
-    run_demo(output, minutes=minutes, quick=quick)
+def demo(*, output: Path, teacher: str, minutes: float | None, quick: bool) -> None:
+    """Train an adapter for a bundled teacher, judge it and write a report."""
+    run_demo(output, teacher=TEACHERS[teacher], minutes=minutes, quick=quick)
 
 
 def loader(

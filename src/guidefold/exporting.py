@@ -12,7 +12,6 @@ from guidefold.errors import InputError
 from guidefold.evaluation.evaluate import PREDICTIONS
 from guidefold.evaluation.exporting import export as export_lora
 from guidefold.keeping.export import check_file, deltas_of
-from guidefold.keeping.hub import BUNDLED
 from guidefold.trajectories.prompts import read_conditions
 
 
@@ -34,9 +33,9 @@ def export(
     check_file(output, guidance_scale)
     chosen = models.load_adapter(adapter)
     deltas_of(chosen)
-    if conditions is None and model != BUNDLED:
+    if conditions is None and model not in bundle.FOLDERS:
         raise InputError("give prompts to judge the file on with --conditions")
-    prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
+    prompts = bundle.held_out_prompts(model) if conditions is None else read_conditions(conditions)
     pipe = models.load_pipeline(model, device, dtype, dress=dress)
     check_arguments(pipe, call, (first_dial(pipe),))
     settings = {"guidance_scale": guidance_scale, "style": style, "steps": sampling_steps}

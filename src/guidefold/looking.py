@@ -12,7 +12,6 @@ from guidefold.evaluation.evaluate import evaluate as judge_adapter
 from guidefold.evaluation.results import VARIANTS, Evaluation
 from guidefold.evaluation.sampling import sample as sample_batch
 from guidefold.files import make_folder
-from guidefold.keeping.hub import BUNDLED
 from guidefold.models import pipeline
 from guidefold.page.serve import check_installed, check_port, serve
 from guidefold.page.workbench import Workbench
@@ -87,9 +86,9 @@ def evaluate(
     holding: HoldingConfig,
 ) -> None:
     """Compare teacher, bare model and student; write evaluation.json, pictures and report.html."""
-    if conditions is None and model != BUNDLED:
+    if conditions is None and model not in bundle.FOLDERS:
         raise InputError("give prompts to judge on with --conditions")
-    prompts = bundle.held_out_prompts() if conditions is None else read_conditions(conditions)
+    prompts = bundle.held_out_prompts(model) if conditions is None else read_conditions(conditions)
     chosen = models.load_adapter(adapter)
     gallery.check_place(make_folder(output))
     pipe = pipeline(model, device, dtype, call, holding, dress)

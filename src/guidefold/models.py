@@ -1,4 +1,4 @@
-"""Load what a command names: a diffusers pipeline, an adapter, a judge; "bundled" is what comes with guidefold."""
+"""Load what a command names: a diffusers pipeline, an adapter, a judge; those called bundled come with guidefold."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from guidefold.holding import load_denoiser as denoiser_of
 from guidefold.holding import load_pipeline as pipeline_of
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
-from guidefold.keeping.hub import BUNDLED, load
+from guidefold.keeping.hub import load
 from guidefold.memory import memory_told
 from guidefold.processes import own_gpu
 from guidefold.texts import reason
@@ -80,12 +80,12 @@ def load_pipeline(
     kind = best_dtype(dtype, place)
     check_holding(holding, place)
     check_dress(dress)
-    if model == BUNDLED and fetched(dress):
-        raise InputError(f"there is one bundled teacher alone; leave {next(iter(fetched(dress)))} out")
-    if model == BUNDLED and holding == HoldingConfig() and dress == ModelConfig():
-        return bundle.load_teacher(place, kind)
+    if model in bundle.FOLDERS and fetched(dress):
+        raise InputError(f"{model} is there in one form alone; leave {next(iter(fetched(dress)))} out")
+    if model in bundle.FOLDERS and holding == HoldingConfig() and dress == ModelConfig():
+        return bundle.load_teacher(place, kind, model)
     with loading(model):
-        return pipeline_of(str(bundle.TEACHER) if model == BUNDLED else model, place, kind, holding, dress)
+        return pipeline_of(str(bundle.FOLDERS.get(model, model)), place, kind, holding, dress)
 
 
 def load_denoiser(
@@ -97,8 +97,7 @@ def load_denoiser(
     holding = holding or HoldingConfig()
     check_holding(holding, place)
     with loading(model):
-        source = str(bundle.TEACHER) if model == BUNDLED else model
-        return denoiser_of(source, name, place, best_dtype(dtype, place), holding)
+        return denoiser_of(str(bundle.FOLDERS.get(model, model)), name, place, best_dtype(dtype, place), holding)
 
 
 @contextmanager
@@ -124,12 +123,12 @@ def load_adapter(adapter: str) -> Adapter:
 
 
 def load_judge(model: str, kind: Kind | None) -> Judge | None:
-    """Return the bundled judge for the bundled teacher, else Inception features of pictures and of films' frames.
+    """Return a bundled teacher's own judge, else Inception features of pictures and of films' frames.
 
     None for sounds, and where torch-fidelity is not installed, which is told.
     """
-    if model == BUNDLED:
-        return bundle.load_judge()
+    if model in bundle.FOLDERS:
+        return bundle.load_judge(model)
     if kind == "audios":
         return None
     if find_spec("torch_fidelity") is None:

@@ -7,7 +7,7 @@ import torch
 from guidefold import models, ui
 from guidefold.demo import bundle
 from guidefold.files import exists, read_object
-from guidefold.keeping.hub import BUNDLED_FOLDER, describe
+from guidefold.keeping.hub import BUNDLED, describe
 from guidefold.trajectories.store import Store
 
 
@@ -19,7 +19,8 @@ def info(*, target: str | None) -> None:
             ("torch", torch.__version__),
             ("threads", torch.get_num_threads()),
         ]
-        rows += [("bundled teacher", bundle.TEACHER), ("bundled adapter", BUNDLED_FOLDER)]
+        rows += [(f"teacher {name}", folder) for name, folder in bundle.FOLDERS.items()]
+        rows += [(f"adapter {name}", folder) for name, folder in BUNDLED.items()]
         return ui.table("guidefold", ("what", "is"), rows)
     folder = Path(target)
     if exists(folder / "index.json"):

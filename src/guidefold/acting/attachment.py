@@ -150,8 +150,7 @@ class Place:
 
     def restore(self) -> None:
         self.folding.restore()
-        self.layering.take()
-        self.layering.forget()
+        self.layering.clear()
         self.undo.close()
 
 

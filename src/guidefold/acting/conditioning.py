@@ -20,7 +20,7 @@ def per_image(request: Request, rows: int, device: torch.device) -> Tensor:
     scale = request.scale.to(device)
     if rows % scale.shape[0]:
         raise InputError(f"{scale.shape[0]} guidance scales for {rows} images; give one, or one per image")
-    return scale.repeat_interleave(rows // scale.shape[0], dim=0)
+    return scale if len(scale) == rows else scale.repeat_interleave(rows // scale.shape[0], dim=0)
 
 
 def first_of(value: Tensor, rows: int) -> Tensor:

@@ -51,11 +51,12 @@ class Flat:
     def write(self, numbers: Tensor) -> None:
         """Write w (1 + g) + h into all parameters, of numbers [N + 1] whose last is 0; keep what was there."""
         # anew every time: what writes to `.data`, as merging LoRA does, leaves no trace to look for
-        torch._foreach_copy_(self.base_views, self.values)  # pyright: ignore[reportPrivateImportUsage]
+        values = self.values
+        torch._foreach_copy_(self.base_views, values)  # pyright: ignore[reportPrivateImportUsage]
         self.held = True
         gains, shifts = numbers[self.chosen].split(len(self.base))
-        self.written.copy_(torch.addcmul(shifts.add_(self.base), self.base, gains))
-        torch._foreach_copy_(self.values, self.written_views)  # pyright: ignore[reportPrivateImportUsage]
+        torch.addcmul(shifts.add_(self.base), self.base, gains, out=self.written)
+        torch._foreach_copy_(values, self.written_views)  # pyright: ignore[reportPrivateImportUsage]
 
     def restore(self) -> None:
         if self.held:

@@ -86,7 +86,7 @@ class Layering:
     """The hooks of an adapter's targets on one denoiser."""
 
     def __init__(self, network: Network, denoiser: nn.Module) -> None:
-        self.network, self.now = network, Now()
+        self.network, self.now, self.idle = network, Now(), True
         self.targets = {name: Target() for name in network.shapes}
         layers = dict(zip(network.layered, network.layers, strict=True))
         acts = {name: self.act_of(denoiser, name, layers.get(name)) for name in network.shapes}  # pyright: ignore[reportArgumentType]
@@ -113,13 +113,10 @@ class Layering:
 
     def put(self, without: Collection[str] = ()) -> None:
         """Put the hooks on the layers that the targets are now: LoRA wraps them, fused projections replace them."""
+        self.idle = False
         for hook in self.hooks:
             if hook.name not in without:
                 hook.put()
-
-    def take(self) -> None:
-        for hook in self.hooks:
-            hook.take()
 
     def told(self, made: Modulations, conditions: dict[str, Tensor], rows: int) -> Told:
         """Return what targets are to know of a call, of `rows` images of pictures."""
@@ -131,6 +128,7 @@ class Layering:
 
     def tell(self, told: Told) -> None:
         """Give every target what it is changed by from now on."""
+        self.idle = False
         changes, now = told
         vars(self.now).update(vars(now))
         for name, change in changes.items():
@@ -140,11 +138,16 @@ class Layering:
         """Return what targets know now."""
         return {name: target.modulation for name, target in self.targets.items()}, replace(self.now)
 
-    def forget(self) -> None:
-        """Leave nothing of the current call."""
+    def clear(self) -> None:
+        """Take the hooks off, and leave nothing of the current call."""
+        if self.idle:  # as it is wherever the folded form was taken
+            return
+        for hook in self.hooks:
+            hook.take()
         vars(self.now).update(vars(Now()))
         for target in self.targets.values():
             target.modulation = None
+        self.idle = True
 
 
 def numbers_of(film: Tensor | None, span: Span, role: str) -> Any:

@@ -1,4 +1,4 @@
-"""The bundled teacher, its adapter and its judge: a small, real text-to-image model of emoji pictures."""
+"""The bundled teachers, their adapters and judges: small, real models of emoji pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,46 +13,55 @@ from guidefold.hush import hushed
 from guidefold.trajectories.prompts import read_conditions
 
 HERE = Path(__file__).parent
-TEACHER = HERE / "teacher"
-PROMPTS = TEACHER / "prompts.txt"
-HELD_OUT_PROMPTS = TEACHER / "held_out_prompts.txt"
+UNET, DIT = "bundled", "bundled-dit"  # what the command line calls them
+FOLDERS = {UNET: HERE / "teacher", DIT: HERE / "dit"}
 
 
-def load_teacher(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Any:
-    """Return the bundled `StableDiffusionPipeline`: 64-pixel emoji from prompts such as "a name, noto"."""
+def load_teacher(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, name: str = UNET) -> Any:
+    """Return a bundled pipeline that draws 64-pixel emoji.
+
+    `bundled` is a `StableDiffusionPipeline`, given prompts such as "a name, noto"; `bundled-dit` a `DiTPipeline`, given
+    class labels.
+    """
     with hushed():
-        from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+        from diffusers import DiTPipeline, StableDiffusionPipeline
 
-        settings = {"safety_checker": None, "local_files_only": True, "use_safetensors": True}
-        pipe = StableDiffusionPipeline.from_pretrained(TEACHER, dtype=dtype, **settings)
-    return pipe.to(device)
-
-
-def prompts() -> list[str]:
-    """Return the captions the teacher was trained on."""
-    return read_conditions(PROMPTS)
+        settings = {"local_files_only": True, "use_safetensors": True, "dtype": dtype}
+        if name == DIT:
+            return DiTPipeline.from_pretrained(FOLDERS[name], **settings).to(device)
+        return StableDiffusionPipeline.from_pretrained(FOLDERS[name], safety_checker=None, **settings).to(device)
 
 
-def held_out_prompts() -> list[str]:
-    """Return captions of pictures whose names neither teacher nor adapter has seen, mixed in a fixed order."""
-    found = read_conditions(HELD_OUT_PROMPTS)
+def prompts(name: str = UNET) -> list[str]:
+    """Return what a teacher was trained on: captions, or class labels."""
+    return read_conditions(FOLDERS[name] / "prompts.txt")
+
+
+def held_out_prompts(name: str = UNET) -> list[str]:
+    """Return what to judge on, mixed in a fixed order: captions whose names nobody has seen, or all class labels."""
+    found = read_conditions(FOLDERS[name] / "held_out_prompts.txt")
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()
     return [found[index] for index in order]
 
 
 class BundledFeatures:
-    """The bundled CLIP: image tower, text tower shared with the teacher, and features of the held-out real pictures."""
+    """A teacher's own CLIP: image tower, text tower shared with the teacher, and features of held-out real pictures.
 
-    def __init__(self) -> None:
+    Of class labels the text features are kept, and no text tower is.
+    """
+
+    def __init__(self, name: str = UNET) -> None:
         from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+        folder, kind = FOLDERS[name], {"dtype": torch.float32, "use_safetensors": True}
+        extra = {key: value.float() for key, value in load_file(folder / "judge" / "extra.safetensors").items()}
+        self.reference, self.projection = extra["reference"], extra.get("text_projection")
+        self.classes = extra.get("classes")
         with hushed():
-            kind = {"dtype": torch.float32, "use_safetensors": True}
-            self.tower = CLIPVisionModelWithProjection.from_pretrained(TEACHER / "judge", **kind).eval()
-            self.words = CLIPTokenizer.from_pretrained(TEACHER / "tokenizer")
-            self.text = CLIPTextModel.from_pretrained(TEACHER / "text_encoder", **kind).eval()
-        extra = load_file(TEACHER / "judge" / "extra.safetensors")
-        self.projection, self.reference = extra["text_projection"].float(), extra["reference"].float()
+            self.tower = CLIPVisionModelWithProjection.from_pretrained(folder / "judge", **kind).eval()
+            if self.classes is None:
+                self.words = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+                self.text = CLIPTextModel.from_pretrained(folder / "text_encoder", **kind).eval()
 
     @torch.no_grad()
     def images(self, pictures: Tensor) -> Tensor:
@@ -64,13 +73,16 @@ class BundledFeatures:
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str]) -> Tensor:
-        """Return embeddings [N, 128] of captions."""
+        """Return embeddings [N, 128] of captions, or of class labels."""
+        if self.classes is not None:
+            return self.classes[[int(label) for label in captions]]
         tokens = self.words(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
+        assert self.projection is not None
         return torch.nn.functional.linear(self.text(tokens).pooler_output, self.projection)
 
 
-def load_judge() -> Judge:
-    """Return the judge of the bundled teacher's pictures."""
-    features = BundledFeatures()
-    name = "bundled CLIP (4 M parameters, 64 px emoji); reference: held-out real pictures"
-    return Judge(images=features.images, texts=features.texts, reference=features.reference, name=name)
+def load_judge(name: str = UNET) -> Judge:
+    """Return the judge of a bundled teacher's pictures."""
+    features = BundledFeatures(name)
+    told = "bundled CLIP (4 M parameters, 64 px emoji); reference: real pictures"
+    return Judge(images=features.images, texts=features.texts, reference=features.reference, name=told)

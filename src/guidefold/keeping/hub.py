@@ -31,8 +31,8 @@ from guidefold.texts import reason, visible
 
 FORMAT = 1
 README = "README.md"
-BUNDLED = "bundled"  # the adapter that comes with guidefold, for the bundled teacher
-BUNDLED_FOLDER = Path(__file__).parents[1] / "demo" / "adapter"
+DEMO = Path(__file__).parents[1] / "demo"
+BUNDLED = {"bundled": DEMO / "adapter", "bundled-dit": DEMO / "adapter-dit"}  # what comes with guidefold
 
 
 def describe(adapter: Adapter) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def find_folder(source: str | Path) -> Path:
     """Return the local folder of an adapter or a group, fetched from the Hub if it is none. Raises InputError."""
     if not str(source):
         raise InputError("the adapter's name is empty; give a folder or a Hub name")
-    folder = BUNDLED_FOLDER if source == BUNDLED else Path(source)
+    folder = BUNDLED.get(str(source), Path(source))
     if any(exists(folder / name) for name in (CONFIG, INDEX)) or own_description(folder / WEIGHTS) is not None:
         return folder
     if exists(folder):
