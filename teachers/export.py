@@ -1,7 +1,8 @@
 """Write a trained teacher as a standard diffusers pipeline in half precision: `python teachers/export.py a FOLDER`.
 
-A comes with what is needed to judge pictures (image tower, text projection, features of held-out real pictures) and
-with the lists of prompts: those of training, and those held out as pairs (a) and as names (b).
+All come with what is needed to judge pictures and with lists of prompts. Of A that is the image tower, the text
+projection and features of held-out real pictures, the prompts of training, and those held out as pairs (a) and as names
+(b). Of B it is the image tower, what the judge makes of each class, and features of all real pictures of the classes.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import parts
 import sd3
 import unet
 from clip import OWN_TOWER, normalise, text_tower
+from iconify import STYLES
 from train import BUNDLED, HERE, tokenizer_folder
 
 LISTS = {"prompts": emoji.TRAIN, "held_out_prompts": emoji.PAIRS, "held_out_names": emoji.NAMES}
@@ -40,17 +42,32 @@ def text_features(ids: Tensor, judge: CLIPModel) -> Tensor:
     return torch.cat([getattr(chunk, "pooler_output", chunk) for chunk in chunks])
 
 
-def save_judge(folder: Path, judge: CLIPModel, reference: Tensor) -> None:
-    """Write both towers, the text projection and the features of real pictures uint8 [N, 3, 64, 64]."""
+def save_judge(folder: Path, judge: CLIPModel, reference: Tensor, **more: Tensor) -> None:
+    """Write the image tower, the features of real pictures uint8 [N, 3, 64, 64], and more tensors."""
     config = judge.config.vision_config
     config.projection_dim = judge.config.projection_dim
     tower = CLIPVisionModelWithProjection(config)
     states = judge.state_dict()
     tower.load_state_dict({key: states[key] for key in tower.state_dict()})
     tower.half().save_pretrained(folder)
-    text_tower(judge).half().save_pretrained(folder / OWN_TOWER.name)
-    tensors = {"text_projection": judge.text_projection.weight, "reference": image_features(reference, judge)}
+    tensors = {"reference": image_features(reference, judge), **more}
     save_file({key: value.half().contiguous() for key, value in tensors.items()}, folder / "extra.safetensors")
+
+
+def class_features(names: list[str], words: CLIPTokenizer, judge: CLIPModel) -> Tensor:
+    """Return the judge's text features [N, 128] of names: the mean over the styles."""
+    captions = [f"{name}, {style}" for name in names for style in STYLES]
+    features = nn.functional.normalize(text_features(data.tokens(captions, words), judge), dim=1)
+    return features.unflatten(0, (len(names), -1)).mean(dim=1)
+
+
+def save_classes(folder: Path, shared: parts.Parts, emojis: list[emoji.Emoji], pixels: Tensor) -> None:
+    """Write what judges pictures of classes, and the classes' labels as prompts, to train on and to judge on alike."""
+    names = dit.classes([e for e in emojis if e.split == emoji.TRAIN])
+    reference = pixels[torch.tensor([e.name in set(names) for e in emojis])]
+    save_judge(folder / "judge", shared.judge, reference, classes=class_features(names, shared.words, shared.judge))
+    for name in ("prompts", "held_out_prompts"):
+        (folder / f"{name}.txt").write_text("".join(f"{label}\n" for label in range(len(names))), encoding="utf-8")
 
 
 def save_lists(folder: Path, emojis: list[emoji.Emoji]) -> None:
@@ -134,8 +151,13 @@ def main() -> None:
     save(args.teacher, args.folder, shared, emojis, args.run / f"{args.teacher}.safetensors")
     if args.teacher == "a":
         held_out = torch.tensor([e.split == emoji.PAIRS for e in emojis])
-        save_judge(args.folder / "judge", shared.judge, pixels[held_out])
+        save_judge(
+            args.folder / "judge", shared.judge, pixels[held_out], text_projection=shared.judge.text_projection.weight
+        )
+        text_tower(shared.judge).half().save_pretrained(args.folder / OWN_TOWER)
         save_lists(args.folder, emojis)
+    if args.teacher == "b":
+        save_classes(args.folder, shared, emojis, pixels)
 
 
 if __name__ == "__main__":

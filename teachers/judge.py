@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
 import autoencoder
@@ -23,9 +23,8 @@ import clip
 import data
 import emoji
 import parts
-from export import image_features, text_features
+from export import class_features, image_features, text_features
 from guidefold.evaluation.metrics import frechet_distance
-from iconify import STYLES
 from train import HERE
 
 EMPTY_TOKENS = 1
@@ -87,9 +86,7 @@ def asked(pipe: DiffusionPipeline, chosen: list[emoji.Emoji], words: CLIPTokeniz
     """Return the judge's text features [N, 128] of what the pipeline is told: of a class, the mean over the styles."""
     if not hasattr(pipe, "get_label_ids"):
         return text_features(data.tokens([e.caption for e in chosen], words), judge)
-    captions = [f"{e.name}, {style}" for e in chosen for style in STYLES]
-    features = nn.functional.normalize(text_features(data.tokens(captions, words), judge), dim=1)
-    return features.unflatten(0, (len(chosen), -1)).mean(dim=1)
+    return class_features([e.name for e in chosen], words, judge)
 
 
 def figures(pictures: Tensor, texts: Tensor, names: list[str], real: Tensor, judge: CLIPModel) -> dict[str, float]:
