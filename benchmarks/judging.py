@@ -1,13 +1,12 @@
-"""The figures of an adapter's predictions that benchmarks compare."""
+"""The figures of predictions in one pass that benchmarks compare: an adapter's, or a peer's."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from guidefold.evaluation.predictions import on_own_states, on_teacher_states
-from guidefold.keeping import Adapter
 
 
-def judged(pipe: Any, adapter: Adapter, prompts: Sequence[str], guidance_scales: Sequence[float]) -> dict[str, Any]:
+def judged(pipe: Any, adapter: Any, prompts: Sequence[str], guidance_scales: Sequence[float]) -> dict[str, Any]:
     """Return guidance recovered on prompts: by scale and by timestep, on the teacher's states and on own ones."""
     settings = dict(guidance_scales=guidance_scales, steps=20, seed=1_000_000, batch=min(32, len(prompts)))
     adapter.attach(pipe)

@@ -10,7 +10,8 @@
 to guidance_scale - 1 and those before it by its tanh, against guidance_scale - 1 at the layers before it alone. `loss`:
 every state's share of guidance counted alike, against plain squared errors.
 
-`race`: the default against its own settings and every other design, in shapes that people would use.
+`race`: the default against its own settings, every other design and other people's methods (`peers.py`, `paper.py`), in
+shapes that people would use; with `--minutes` each is trained for that long, instead of equally many steps.
 
 Every adapter is trained with the same steps, batches and trajectories, once from each of several seeds (of
 initialisation and order); in `designs` the ranks are chosen so that all have the same number of parameters. The figure
@@ -21,7 +22,6 @@ import argparse
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,37 +34,21 @@ from torch import Tensor
 from common import RESULTS, provenance, save
 from guidefold.adapters.conditions import ConditionSpec
 from guidefold.adapters.layers import DESIGNS
-from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
+from guidefold.config import AdapterConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.denoiser import predict
-from guidefold.distillation.freezing import frozen
-from guidefold.distillation.loop import Loop
 from guidefold.distillation.losses import guidance_weights
 from guidefold.distillation.run import record
 from guidefold.distillation.states import OnlineStates, RecordedStates
-from guidefold.distillation.student import Student
 from guidefold.guidance import classifier_free
 from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import digest
 from guidefold.trajectories.states import States, energy_of
 from guidefold.trajectories.store import Store
-from judging import judged
+from learning import JUDGED, settings, trained
+from race import VARIANTS, race
 
-SCALES = (2.0, 4.0, 8.0)
 SOURCES = ("recorded", "online")
-JUDGED = 12
-VARIANTS = {
-    "film": {},
-    "film, squeeze 64": {"squeeze": 64},
-    "film, prompt unseen": {"see_condition": False},
-    "film with deltas": {"rank": 8},
-    "film with deltas of rank 32": {"rank": 32},
-    "bottleneck": {"design": "bottleneck"},
-    "low rank": {"design": "low_rank", "rank": 8},
-    "offset": {"design": "offset"},
-    "cross-attention": {"design": "cross_attention"},
-}
-
 Rows = Iterator[dict[str, Any]]
 
 
@@ -72,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("designs", "data", "output", "loss", "race"))
     parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--minutes", type=float, help="of the race: train every variant for so long, not for --steps")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--trajectories", type=int, default=128)
     parser.add_argument("--rank", type=int, default=8, help="of low_rank; other designs get the rank of equal size")
@@ -89,32 +74,23 @@ def main() -> None:
     trajectory = TrajectoryConfig(trajectories=options.trajectories, keep=10)
     store = record(pipe, bundle.prompts(), work / "store", trajectory)
     work_of = {"designs": designs, "data": data, "output": output, "loss": losses, "race": race}
-    rows = []
-    for seed in options.seeds:
-        for row in work_of[options.what](pipe, store, trajectory, options, seed):
-            rows.append({"seed": seed, **row})
-            print(rows[-1], flush=True)
+    length = {"steps": options.steps} if options.minutes is None else {"minutes": options.minutes}
     budget = {
-        "steps": options.steps,
+        **length,
         "batch_size": options.batch_size,
         "trajectories": options.trajectories,
         "keep": 10,
         "seeds": len(options.seeds),
     }
-    save(
-        RESULTS / f"{options.output or options.what}.json",
-        made,
-        {"budget": budget, "judged_prompts": options.judged, "rows": rows},
-    )
+    results: dict[str, Any] = {"budget": budget, "judged_prompts": options.judged, "rows": []}
+    for seed in options.seeds:
+        for row in work_of[options.what](pipe, store, trajectory, options, seed):
+            results["rows"].append({"seed": seed, **row})
+            print(results["rows"][-1], flush=True)
+            # after each, so that an interruption loses one at most
+            save(RESULTS / f"{options.output or options.what}.json", made, results)
     if options.work is None:
         shutil.rmtree(work)
-
-
-def settings(options: Any, source: str, seed: int) -> TrainConfig:
-    return TrainConfig(
-        source=source, steps=options.steps, batch_size=options.batch_size, learning_rate=4e-3, ema_decay=0.97,
-        validation=8, validate_every=options.steps, checkpoint_every=options.steps, seed=seed,
-    )  # fmt: skip
 
 
 def equal_rank(pipe: Any, spec: ConditionSpec, design: str, parameters: int) -> int:
@@ -142,15 +118,6 @@ def designs(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any,
             )
             adapter = AdapterConfig(design=design, rank=rank)
             yield {"design": design, "rank": rank, "source": source, **trained(pipe, states, adapter, config)}
-
-
-def race(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, seed: int) -> Rows:
-    """Train the default design, its variants and the other designs."""
-    config = settings(options, "recorded", seed)
-    for name in options.variants:
-        adapter = AdapterConfig(**VARIANTS[name])
-        row = trained(pipe, RecordedStates([store], config), adapter, config, options.judged)
-        yield {"variant": name, **row}
 
 
 class NoisedData:
@@ -229,25 +196,6 @@ def losses(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, 
         with patch("guidefold.distillation.loop.guidance_weights", weights):
             row = trained(pipe, RecordedStates([store], config), AdapterConfig(), config)
         yield {"loss": name, **row}
-
-
-def trained(
-    pipe: Any, source: Any, adapter: AdapterConfig, config: TrainConfig, prompts: int = JUDGED
-) -> dict[str, Any]:
-    """Train one adapter and judge its predictions."""
-    torch.manual_seed(config.seed)
-    start = time.perf_counter()
-    student = Student(pipe.unet, Adapter.build(pipe.unet, source.spec, adapter), source.static)
-    with tempfile.TemporaryDirectory() as folder, frozen(pipe.unet, gradient_checkpointing=False):
-        student.adapter.attach(pipe.unet)
-        if isinstance(source, (OnlineStates, NoisedData)):
-            source.adapter = student.adapter
-        # validation once at the end; the last averaged weights are judged
-        Loop(student, source, config, Path(folder)).run()
-        student.adapter.detach()
-    seconds = time.perf_counter() - start
-    figures = judged(pipe, student.adapter, bundle.held_out_prompts()[:prompts], SCALES)
-    return {"parameters": student.adapter.parameter_count(), **figures, "training_seconds": round(seconds)}
 
 
 if __name__ == "__main__":

@@ -209,7 +209,7 @@ SECTIONS = {
     "output": ("Strengths of the layers", output),
     "loss": ("What the loss counts", loss),
     "steps": ("Which steps' guidance counts", steps),
-    "race": ("The default design, its settings, and the others", race),
+    "race": ("The default design, its settings, the other designs and other methods", race),
     "data": ("Recorded trajectories against noised data", data),
     "launches": ("Launches of one step", launches),
     "speed-cpu-float32": ("Time of one sampling step", speed),

@@ -1,6 +1,7 @@
 """The page's tables of trainings at equal budget, of other guidances, and of what was learnt from them."""
 
 from collections.abc import Iterable
+from statistics import mean
 from typing import Any
 
 from pages import LATE, budget_of, made, of_seeds, table
@@ -108,13 +109,22 @@ def designs(entry: dict[str, Any]) -> str:
 
 
 def race(entry: dict[str, Any]) -> str:
-    """Return the table of the default design's settings and the other designs, best first."""
+    """Return the table of the default design's settings, the other designs and the peers, best first."""
     groups = alike(entry["results"]["rows"], ("variant", "parameters"))
-    best = sorted(groups.items(), key=lambda one: -sum(row["recovered"] for row in one[1]))
-    lines = [(name, f"{count:,}", *shares(group)) for (name, count), group in best]
+    best = sorted(groups.items(), key=lambda one: -mean(row["recovered"] for row in one[1]))
+    lines = [
+        (
+            name,
+            f"{count:,}",
+            f"{mean(row['steps'] for row in group):.0f}",
+            f"{mean(row['seconds_per_step'] for row in group):.2f}",
+            *shares(group),
+        )
+        for (name, count), group in best
+    ]
     text = f"{budget(entry['results'])}, {entry['results']['judged_prompts']} held-out prompts; one seed tells "
     text += f"differences below two points apart from nothing. {made(entry)}\n\n"
-    return text + table(("variant", "parameters", *SHARES), lines)
+    return text + table(("variant", "parameters", "steps", "seconds per step", *SHARES), lines)
 
 
 def negative(entry: dict[str, Any]) -> str:

@@ -1,0 +1,107 @@
+"""The two designs of adapter guidance distillation as the paper (2503.07274) has them, from its description.
+
+Unlike this library's designs of these names they are not anchored at scale 1, and every adapted attention has its own
+encoder. Unlike the public reference code they see the scale through a smooth code, which all peers share, and the
+prompt by its tokens: with random phases and a single condition token they would not be at their best.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guidefold.adapters.conditions import SCALE_FEATURES, TIME_FEATURES, ConditionSpec, noisiest, scale_code, time_code
+from guidefold.adapters.layers import rows_like
+from guidefold.adapters.targets import attentions, shape_of
+from guidefold.denoiser import read_call
+from peers import Peer, zeros
+
+WIDTH = 128
+
+
+class Encoder(nn.Module):
+    """Conditions as tokens [B, 2 + T, W]: one of the scale, one of the timestep, and the prompt's."""
+
+    def __init__(self, prompt: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(width, WIDTH) for width in (SCALE_FEATURES, TIME_FEATURES, prompt))
+
+    def forward(self, scale: Tensor, time: Tensor, prompt: Tensor) -> Tensor:
+        given = (scale[:, None], time[:, None], prompt)
+        return torch.cat([part(value) for part, value in zip(self.parts, given, strict=True)], dim=1)
+
+
+class Block(nn.Module):
+    """What one attention has of its own; its way out starts at zero."""
+
+    def __init__(self, prompt: int, d_out: int) -> None:
+        super().__init__()
+        self.encoder, self.out = Encoder(prompt), zeros(WIDTH, d_out)
+
+
+class OffsetBlock(Block):
+    """An MLP of the conditions, added to every token."""
+
+    def __init__(self, prompt: int, d_in: int, d_out: int) -> None:
+        super().__init__(prompt, d_out)
+        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(WIDTH, WIDTH), nn.SiLU())
+
+    def forward(self, inputs: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
+        tokens = self.encoder(*conditions)
+        code = tokens[:, 0] + tokens[:, 1] + tokens[:, 2:].mean(1)
+        return self.out(self.mlp(code))[:, None]
+
+
+class CrossAttentionBlock(Block):
+    """Queries from the attention's input tokens, keys and values from the conditions' tokens."""
+
+    def __init__(self, prompt: int, d_in: int, d_out: int) -> None:
+        super().__init__(prompt, d_out)
+        self.query, self.memory = nn.Linear(d_in, WIDTH), nn.Linear(WIDTH, 2 * WIDTH)
+
+    def forward(self, inputs: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
+        keys, values = self.memory(self.encoder(*conditions)).chunk(2, dim=-1)
+        return self.out(nn.functional.scaled_dot_product_attention(self.query(inputs), keys, values))
+
+
+class Paper(Peer):
+    """A block at the output of every attention of the denoiser."""
+
+    kind: type[OffsetBlock | CrossAttentionBlock]
+
+    def __init__(self, pipe: Any, spec: ConditionSpec) -> None:
+        super().__init__(pipe, spec)
+        (self.name, prompt), *_ = spec.tokens.items()
+        self.targets = list(attentions(self.denoiser).values())  # in a list: not children
+        self.blocks = nn.ModuleList(self.kind(prompt, *shape_of(target)) for target in self.targets)
+
+    def changes(self, scale: Tensor) -> Iterator[AbstractContextManager]:
+        conditions: list[Tensor] = []
+
+        def read(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            call = read_call(module, args, kwargs)
+            time = noisiest(call.tensors[call.timestep], call.rows) * self.spec.timestep_scale
+            prompt = call.tensors[self.name]
+            code = rows_like(scale_code(scale.to(prompt.device)), prompt)
+            conditions[:] = code, time_code(time), prompt
+
+        def adapted(block: nn.Module) -> Any:
+            return lambda module, args, output: output + block(args[0], tuple(conditions))
+
+        yield self.denoiser.register_forward_pre_hook(read, with_kwargs=True)
+        for target, block in zip(self.targets, self.blocks, strict=True):
+            yield target.register_forward_hook(adapted(block))
+
+
+class PaperOffset(Paper):
+    """The paper's offset."""
+
+    kind, learning_rate = OffsetBlock, 1e-3
+
+
+class PaperCrossAttention(Paper):
+    """The paper's cross-attention."""
+
+    kind, learning_rate = CrossAttentionBlock, 1e-3
