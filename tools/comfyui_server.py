@@ -21,9 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import comfyui_check as checks
+from comfyui_bench import ROOT, SCALE, STEPS, Bench, close, silence, start
 
-ROOT = Path(__file__).resolve().parent.parent
 SEED, ROWS = 7, 2
 PATIENCE = 900  # seconds: a busy machine takes minutes to import all that a server needs
 
@@ -32,9 +31,9 @@ import sys
 from pathlib import Path
 
 sys.path[:0] = {paths!r}
-import comfyui_check
+import comfyui_bench
 
-comfyui_check.import_nodes()
+comfyui_bench.import_nodes()
 
 
 class TinyModel:
@@ -43,7 +42,7 @@ class TinyModel:
     INPUT_TYPES = classmethod(lambda cls: {{"required": {{}}}})
 
     def make(self):
-        bench = comfyui_check.Bench("SD 1.5")
+        bench = comfyui_bench.Bench("SD 1.5")
 
         def counted(module, args):
             with Path({rows!r}).open("a") as file:
@@ -62,7 +61,7 @@ def workflow(adapter: str | None, cfg: float) -> dict[str, Any]:
     given = ["3", 0] if adapter else ["1", 0]
     sampler = {
         "seed": SEED,
-        "steps": checks.STEPS,
+        "steps": STEPS,
         "cfg": cfg,
         "sampler_name": "euler",
         "scheduler": "normal",
@@ -115,8 +114,8 @@ def furnish(base: Path) -> None:
     (nodes / "tiny").mkdir()
     paths = [str(ROOT / "tools"), str(ROOT / "src")]
     (nodes / "tiny" / "__init__.py").write_text(TINY.format(paths=paths, rows=str(base / "rows")), encoding="utf-8")
-    for name, family in (("mine", "SD 1.5"), ("of another", "SDXL")):
-        checks.Bench(family).adapter.save_pretrained(base / "models" / "guidefold" / name)
+    for name, family in (("sd15-folded", "SD 1.5"), ("sdxl-folded", "SDXL")):
+        Bench(family).adapter.save_pretrained(base / "models" / "guidefold" / name)
 
 
 @contextmanager
@@ -169,37 +168,37 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the server running, with its pages, to be looked at")
     options = parser.parse_args()
     checkout = options.checkout.resolve()
-    checks.start(checkout)
+    start(checkout)
     import torch
     from comfyui_version import __version__ as version
 
     torch.set_grad_enabled(False)
     print(f"ComfyUI {version}")
-    with tempfile.TemporaryDirectory() as folder, checks.silence():
+    with tempfile.TemporaryDirectory() as folder, silence():
         base = Path(folder)
         furnish(base)
-        bench = checks.Bench("SD 1.5")
+        bench = Bench("SD 1.5")
         noise = torch.randn(ROWS, 4, 16, 16, generator=torch.manual_seed(SEED))
         bench.noise = noise
         with serving(checkout, base, pages=options.keep) as address:
             choices = ask(f"{address}/object_info/GuidefoldLoadAdapter")["GuidefoldLoadAdapter"]["input"]["required"]
             print("adapters to choose from:", ", ".join(choices["adapter"][0]))
-            guided = latent(base, run(address, workflow(None, checks.SCALE)))
+            guided = latent(base, run(address, workflow(None, SCALE)))
             rows = rows_of(base)
             assert set(rows) == {2 * ROWS}, rows
-            print(f"CFG {checks.SCALE:g}: {len(rows)} calls of {rows[0]} rows")
-            print("  as sampled here:", checks.close(guided, bench.sample(bench.patcher)))
-            folded = latent(base, run(address, workflow("mine", checks.SCALE)))
+            print(f"CFG {SCALE:g}: {len(rows)} calls of {rows[0]} rows")
+            print("  as sampled here:", close(guided, bench.sample(bench.patcher)))
+            folded = latent(base, run(address, workflow("sd15-folded", SCALE)))
             rows = rows_of(base)
-            assert rows == [ROWS] * checks.STEPS, rows
+            assert rows == [ROWS] * STEPS, rows
             print(f"with the nodes: {len(rows)} calls of {rows[0]} rows")
-            print("  as diffusers with the adapter:", checks.close(folded, bench.expected()))
-            wrong = run(address, workflow("of another", checks.SCALE))["status"]
+            print("  as diffusers with the adapter:", close(folded, bench.expected()))
+            wrong = run(address, workflow("sdxl-folded", SCALE))["status"]
             told = next(said for kind, said in wrong["messages"] if kind == "execution_error")
             assert told["node_id"] == "3" and "\n" not in told["exception_message"].strip(), told
             print("another model's adapter:", told["exception_message"].strip())
             if options.keep:
-                print(f"{address}\n{json.dumps(workflow('mine', checks.SCALE))}", flush=True)
+                print(f"{address}\n{json.dumps(workflow('sd15-folded', SCALE))}", flush=True)
                 input("press Enter to stop the server")
     return 0
 
