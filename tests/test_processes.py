@@ -1,5 +1,9 @@
-"""Several processes, as torchrun starts them, record one store and train one adapter."""
+"""Two processes, as accelerate launches them, record one store and train one adapter: weights whole, or shared out.
 
+One pair of processes serves all tests: to start is most of what it costs.
+"""
+
+import json
 import os
 import subprocess
 import sys
@@ -7,77 +11,87 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import rows
+from runs import SHAPE, rows, settings
 from safetensors.torch import load_file
 from torch.testing import assert_close
-
-SCRIPT = """
-import sys
-from pathlib import Path
-
-from runs import DRAWN, PROMPTS, SHAPE, settings
-from zoo import pipeline
-
-from guidefold.distillation.run import distill
-
-adapter = distill(pipeline(), PROMPTS, Path(sys.argv[1]), adapter=SHAPE, trajectory=DRAWN, config=settings())
-assert adapter.trained["steps"] > 0
-"""
-
-
-def test_two_processes_do_what_one_does(store, finished, tmp_path):
-    script, output = tmp_path / "script.py", tmp_path / "run"
-    script.write_text(SCRIPT)
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
-    # torchrun would give each process one thread, and a sum over one is rounded otherwise than over two
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ran = subprocess.run([*launch, script, output], env=environment, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stderr.count("Training: 6/6") == 1  # one process speaks for both
-    recorded = {path.name: path.read_bytes() for path in (output / "store").iterdir()}
-    assert recorded == {path.name: path.read_bytes() for path in store.iterdir()}
-    one, two = (load_file(folder / "last" / "model.safetensors") for folder in (finished["recorded"], output))
-    for name, value in one.items():
-        assert_close(two[name], value, rtol=2e-3, atol=2e-3)
-    for ours, theirs in zip(rows(output), rows(finished["recorded"]), strict=True):
-        assert ours == pytest.approx(theirs, rel=2e-3)
-
-
-SHARED = """
-import sys
-from pathlib import Path
-
-import torch
-from runs import SHAPE, settings
 from zoo import pipeline
 
 from guidefold.distillation.run import train
 from guidefold.trajectories.identity import fingerprint
 
+# five states in two processes: the one with two does as many passes as the other, or both would hang
+UNEQUAL = settings(batch_size=5, steps=2, checkpoint_every=2)
+SCRIPT = """
+import json
+import os
+import sys
+from pathlib import Path
+
+from runs import DRAWN, PROMPTS, SHAPE
+from test_processes import UNEQUAL
+from zoo import pipeline
+
+from guidefold.distillation.run import distill, train
+from guidefold.processes import place
+from guidefold.trajectories.identity import fingerprint
+
+output = Path(sys.argv[1])
+launched = os.environ.pop("ACCELERATE_USE_FSDP")
+distill(pipeline(), PROMPTS, output / "whole", adapter=SHAPE, trajectory=DRAWN, config=UNEQUAL)
+
+os.environ["ACCELERATE_USE_FSDP"] = launched
 unet = pipeline().unet
 before = fingerprint(unet)
-train(unet, Path(sys.argv[1]), store=sys.argv[2], adapter=SHAPE, config=settings(batch_size=5))
-assert any(hasattr(value, "full_tensor") for value in unet.parameters())
-assert fingerprint(unet) == before
+adapter = train(unet, output / "shared", store=output / "whole" / "store", adapter=SHAPE, config=UNEQUAL)
+told = {"before": before, "after": fingerprint(unet), "steps": adapter.trained["steps"]}
+told["shared"] = sum(hasattr(value, "full_tensor") for value in unet.parameters())
+(output / f"{place()[0]}.json").write_text(json.dumps(told))
 """
+LAUNCH = [
+    "accelerate.commands.launch", "--use_fsdp", "--fsdp_version", "2", "--num_processes", "2", "--num_machines", "1",
+    "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no",
+]  # fmt: skip
 
 
-def test_two_processes_share_out_the_base_model_with_unequal_work(store, tmp_path):
-    """Five states in two processes: the one with two does as many passes as the other, or both would hang."""
-    script, here = tmp_path / "script.py", Path(__file__).parent
-    script.write_text(SHARED)
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Path:
+    """Return the folder that two processes have filled."""
+    folder = tmp_path_factory.mktemp("pair")
+    (folder / "script.py").write_text(SCRIPT)
+    here = Path(__file__).parent
     paths = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_FSDP": "true"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    run = [*launch, script, tmp_path / "run", store]
-    ran = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300)
+    # accelerate would give each process one thread, and a sum over one is rounded otherwise than over two
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-m", *LAUNCH, folder / "script.py", folder]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
-    alone = subprocess.run(
-        [sys.executable, "-c", SHARED.replace("assert any", "assert not any"), str(tmp_path / "one"), str(store)],
-        env=environment | {"ACCELERATE_USE_FSDP": "false"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert alone.returncode == 0, alone.stderr
-    for ours, theirs in zip(rows(tmp_path / "run"), rows(tmp_path / "one"), strict=True):
+    assert ran.stderr.count("Training: 2/2") == 2  # one process speaks for both, once in each run
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(store, tmp_path_factory) -> Path:
+    """Return what one process trains of the same states."""
+    folder = tmp_path_factory.mktemp("alone")
+    train(pipeline(), folder, store=store, adapter=SHAPE, config=UNEQUAL)
+    return folder
+
+
+def test_two_processes_record_what_one_does(pair, store):
+    recorded = {path.name: path.read_bytes() for path in (pair / "whole" / "store").iterdir()}
+    assert recorded == {path.name: path.read_bytes() for path in store.iterdir()}
+
+
+@pytest.mark.parametrize("weights", ["whole", "shared"])
+def test_two_processes_train_what_one_does(weights, pair, alone):
+    one, two = (load_file(folder / "last" / "model.safetensors") for folder in (alone, pair / weights))
+    for name, value in one.items():
+        assert_close(two[name], value, rtol=2e-3, atol=2e-3)
+    for ours, theirs in zip(rows(pair / weights), rows(alone), strict=True):
         assert ours == pytest.approx(theirs, rel=2e-3)
+
+
+def test_every_process_knows_the_model_again_whose_weights_are_shared_out(pair):
+    first, second = (json.loads((pair / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second and first["shared"] > 0
+    assert first["before"] == first["after"] == fingerprint(pipeline().unet)
