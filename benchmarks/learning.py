@@ -14,6 +14,7 @@ import torch
 from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig, TrainConfig
 from guidefold.demo import bundle
+from guidefold.denoiser import find_denoiser
 from guidefold.distillation.freezing import frozen
 from guidefold.distillation.loop import Loop
 from guidefold.distillation.student import Student
@@ -51,16 +52,19 @@ def lasting(config: TrainConfig, steps: int) -> TrainConfig:
 
 
 def build(pipe: Any, spec: ConditionSpec, learner: Learner) -> Adapter | Peer:
-    return Adapter.build(pipe.unet, spec, learner) if isinstance(learner, AdapterConfig) else learner(pipe, spec)
+    return (
+        Adapter.build(find_denoiser(pipe), spec, learner) if isinstance(learner, AdapterConfig) else learner(pipe, spec)
+    )
 
 
 @contextmanager
 def learning(pipe: Any, source: Any, learner: Learner, config: TrainConfig) -> Iterator[Loop]:
     """Attach something new to the denoiser for as long as it is trained."""
     torch.manual_seed(config.seed)
-    student: Any = Student(pipe.unet, build(pipe, source.spec, learner), source.static)  # pyright: ignore[reportArgumentType]
-    with tempfile.TemporaryDirectory() as folder, frozen(pipe.unet, gradient_checkpointing=False):
-        student.adapter.attach(pipe.unet)
+    denoiser = find_denoiser(pipe)
+    student: Any = Student(denoiser, build(pipe, source.spec, learner), source.static)  # pyright: ignore[reportArgumentType]
+    with tempfile.TemporaryDirectory() as folder, frozen(denoiser, gradient_checkpointing=False):
+        student.adapter.attach(denoiser)
         if hasattr(source, "adapter"):  # states are made on the fly
             source.adapter = student.adapter
         try:
@@ -80,12 +84,14 @@ def seconds_per_step(pipe: Any, source: Any, learner: Learner, config: TrainConf
     return statistics.median(times[WARM:])
 
 
-def trained(pipe: Any, source: Any, learner: Learner, config: TrainConfig, prompts: int = JUDGED) -> dict[str, Any]:
+def trained(
+    pipe: Any, source: Any, learner: Learner, config: TrainConfig, prompts: int = JUDGED, teacher: str = bundle.UNET
+) -> dict[str, Any]:
     """Train one adapter or peer and judge its predictions."""
     start = time.perf_counter()
     with learning(pipe, source, learner, config) as loop:
         loop.run()
     seconds, adapter = time.perf_counter() - start, loop.adapter
     # the last averaged weights
-    figures = judged(pipe, adapter, bundle.held_out_prompts()[:prompts], SCALES)
+    figures = judged(pipe, adapter, bundle.held_out_prompts(teacher)[:prompts], SCALES)
     return {"parameters": adapter.parameter_count(), **figures, "training_seconds": round(seconds)}

@@ -22,11 +22,13 @@ WIDTH = 128
 
 
 class Encoder(nn.Module):
-    """Conditions as tokens [B, 2 + T, W]: one of the scale, one of the timestep, and the prompt's."""
+    """Conditions as tokens [B, 2 + T, W]: one of the scale, one of the timestep, and the prompt's or the class's."""
 
-    def __init__(self, prompt: int) -> None:
+    def __init__(self, spec: ConditionSpec) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(nn.Linear(width, WIDTH) for width in (SCALE_FEATURES, TIME_FEATURES, prompt))
+        told = [nn.Linear(width, WIDTH) for width in spec.tokens.values()]
+        told += [nn.Embedding(count, WIDTH) for count in spec.labels.values()]
+        self.parts = nn.ModuleList([nn.Linear(SCALE_FEATURES, WIDTH), nn.Linear(TIME_FEATURES, WIDTH), told[0]])
 
     def forward(self, scale: Tensor, time: Tensor, prompt: Tensor) -> Tensor:
         given = (scale[:, None], time[:, None], prompt)
@@ -36,16 +38,16 @@ class Encoder(nn.Module):
 class Block(nn.Module):
     """What one attention has of its own; its way out starts at zero."""
 
-    def __init__(self, prompt: int, d_out: int) -> None:
+    def __init__(self, spec: ConditionSpec, d_out: int) -> None:
         super().__init__()
-        self.encoder, self.out = Encoder(prompt), zeros(WIDTH, d_out)
+        self.encoder, self.out = Encoder(spec), zeros(WIDTH, d_out)
 
 
 class OffsetBlock(Block):
     """An MLP of the conditions, added to every token."""
 
-    def __init__(self, prompt: int, d_in: int, d_out: int) -> None:
-        super().__init__(prompt, d_out)
+    def __init__(self, spec: ConditionSpec, d_in: int, d_out: int) -> None:
+        super().__init__(spec, d_out)
         self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(WIDTH, WIDTH), nn.SiLU())
 
     def forward(self, inputs: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
@@ -57,8 +59,8 @@ class OffsetBlock(Block):
 class CrossAttentionBlock(Block):
     """Queries from the attention's input tokens, keys and values from the conditions' tokens."""
 
-    def __init__(self, prompt: int, d_in: int, d_out: int) -> None:
-        super().__init__(prompt, d_out)
+    def __init__(self, spec: ConditionSpec, d_in: int, d_out: int) -> None:
+        super().__init__(spec, d_out)
         self.query, self.memory = nn.Linear(d_in, WIDTH), nn.Linear(WIDTH, 2 * WIDTH)
 
     def forward(self, inputs: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
@@ -73,9 +75,9 @@ class Paper(Peer):
 
     def __init__(self, pipe: Any, spec: ConditionSpec) -> None:
         super().__init__(pipe, spec)
-        (self.name, prompt), *_ = spec.tokens.items()
+        self.name = next(iter([*spec.tokens, *spec.labels]))
         self.targets = list(attentions(self.denoiser).values())  # in a list: not children
-        self.blocks = nn.ModuleList(self.kind(prompt, *shape_of(target)) for target in self.targets)
+        self.blocks = nn.ModuleList(self.kind(spec, *shape_of(target)) for target in self.targets)
 
     def changes(self, scale: Tensor) -> Iterator[AbstractContextManager]:
         conditions: list[Tensor] = []
@@ -84,6 +86,7 @@ class Paper(Peer):
             call = read_call(module, args, kwargs)
             time = noisiest(call.tensors[call.timestep], call.rows) * self.spec.timestep_scale
             prompt = call.tensors[self.name]
+            prompt = prompt if prompt.dim() > 1 else prompt[:, None]  # a class is a sequence of one
             code = rows_like(scale_code(scale.to(prompt.device)), prompt)
             conditions[:] = code, time_code(time), prompt
 

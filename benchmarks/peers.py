@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
 import torch
+from diffusers.models.embeddings import TimestepEmbedding
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
@@ -29,6 +30,10 @@ def zeros(d_in: int, d_out: int) -> nn.Linear:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def plus(more: Tensor, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+    return output + more
 
 
 class Peer(nn.Module, ABC):
@@ -92,13 +97,15 @@ class Peer(nn.Module, ABC):
 
 
 class Copied(Peer):
-    """A copy of the denoiser in its place, which sees the scale as an addition to its time embedding."""
+    """A copy of the denoiser in its place, which sees the scale as an addition to its time embeddings."""
 
     def __init__(self, pipe: Any, spec: ConditionSpec) -> None:
         super().__init__(pipe, spec)
         self.acts = False
         object.__setattr__(self, "copy", copy.deepcopy(self.denoiser).requires_grad_(False))
-        self.scale = zeros(SCALE_FEATURES, self.copy.time_embedding.linear_2.out_features)
+        times = [module for module in self.copy.modules() if isinstance(module, TimestepEmbedding)]
+        self.scales = nn.ModuleList(zeros(SCALE_FEATURES, module.linear_2.out_features) for module in times)
+        self.times = times  # in a list: not children
 
     def attach(self, model: Any) -> Self:
         # here, not in `at`: what watches a pipeline's run replaces `forward` too, and has to find it done
@@ -108,8 +115,9 @@ class Copied(Peer):
         return super().attach(model)
 
     def changes(self, scale: Tensor) -> Iterator[AbstractContextManager]:
-        added = self.scale(scale_code(scale.to(self.scale.weight.device)))
-        yield self.copy.time_embedding.register_forward_hook(lambda module, args, output: output + added)
+        code = scale_code(scale.to(self.scales[0].weight.device))  # pyright: ignore[reportArgumentType]
+        for module, layer in zip(self.times, self.scales, strict=True):
+            yield module.register_forward_hook(functools.partial(plus, layer(code)))
         yield replaced(self, "acts", True)
 
 

@@ -65,17 +65,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of initialisation and order")
     parser.add_argument("--judged", type=int, default=JUDGED, help="held-out prompts to judge on")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS], help="of the race")
+    parser.add_argument("--teacher", choices=bundle.FOLDERS, default=bundle.UNET, help="of the race")
     parser.add_argument("--output", help="name of the results; default: what is compared")
     parser.add_argument("--work", type=Path, help="folder that keeps the recorded store; default: a temporary one")
     options = parser.parse_args()
     made = provenance()
     work = options.work or Path(tempfile.mkdtemp())
-    pipe = bundle.load_teacher()
+    pipe = bundle.load_teacher(name=options.teacher)
     trajectory = TrajectoryConfig(trajectories=options.trajectories, keep=10)
-    store = record(pipe, bundle.prompts(), work / "store", trajectory)
+    store = record(pipe, bundle.prompts(options.teacher), work / "store", trajectory)
     work_of = {"designs": designs, "data": data, "output": output, "loss": losses, "race": race}
     length = {"steps": options.steps} if options.minutes is None else {"minutes": options.minutes}
     budget = {
+        "teacher": options.teacher,
         **length,
         "batch_size": options.batch_size,
         "trajectories": options.trajectories,
