@@ -1,6 +1,6 @@
-"""The bundled adapter against CFG and no guidance, on prompts of held-out names.
+"""A bundled adapter against CFG and no guidance, on prompts of held-out names, or on all classes.
 
-python benchmarks/adapter.py
+python benchmarks/adapter.py [--teacher bundled-dit]
 """
 
 import argparse
@@ -16,17 +16,19 @@ from guidefold.models import load_adapter
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--teacher", choices=bundle.FOLDERS, default=bundle.UNET)
     parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--adapter", default="bundled")
+    parser.add_argument("--adapter", help="default: the bundled one")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     made = provenance(options.device)
-    pipe, judge = bundle.load_teacher(options.device), bundle.load_judge()
-    config = EvalConfig(images=options.images)
-    results, pictures = evaluate(pipe, load_adapter(options.adapter), bundle.held_out_prompts(), judge, config)
-    save(RESULTS / "adapter.json", made, results.to_dict())
+    teacher, suffix = options.teacher, options.teacher.removeprefix(bundle.UNET)
+    pipe, judge = bundle.load_teacher(options.device, name=teacher), bundle.load_judge(teacher)
+    adapter, config = load_adapter(options.adapter or teacher), EvalConfig(images=options.images)
+    results, pictures = evaluate(pipe, adapter, bundle.held_out_prompts(teacher), judge, config)
+    save(RESULTS / f"adapter{suffix}.json", made, results.to_dict())
     columns = {name: [row.images[name] for row in pictures] for name in ("none", "cfg", "adapter")}
-    save_image(gallery.grid(columns, [row.prompt for row in pictures]), RESULTS / "adapter.png")
+    save_image(gallery.grid(columns, [row.prompt for row in pictures]), RESULTS / f"adapter{suffix}.png")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,11 @@ EARLIER = (
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
 
+def is_dit(entry: dict[str, Any]) -> bool:
+    """Tell whether figures are of the class-conditional teacher."""
+    return "bundled-dit" in entry["made"]["command"]
+
+
 def teacher(entry: dict[str, Any]) -> str:
     results = entry["results"]
     rows = [
@@ -49,8 +54,9 @@ def teacher(entry: dict[str, Any]) -> str:
         )
         for row in results["rows"]
     ]
-    text = f"{results['images']} images a scale, prompts of held-out names, {results['steps']} steps. {made(entry)}\n\n"
-    grid = "\n\n![Pictures of the bundled teacher over guidance scales](teacher.png)"
+    told = "all classes" if is_dit(entry) else "prompts of held-out names"
+    text = f"{results['images']} images a scale, {told}, {results['steps']} steps. {made(entry)}\n\n"
+    grid = f"\n\n![Pictures of a bundled teacher over guidance scales](teacher{'-dit' if is_dit(entry) else ''}.png)"
     return text + table(("guidance scale", "Fréchet distance", "CLIP score", "precision", "recall"), rows) + grid
 
 
@@ -91,8 +97,8 @@ def adapter(entry: dict[str, Any]) -> str:
         "feature distance to CFG",
     )
     return (
-        f"{len(results['prompts'])} held-out prompts, {results['sampling_steps']} steps; times are of a machine "
-        f"that did other work too. {made(entry)}\n\n"
+        f"{len(results['prompts'])} {'classes' if is_dit(entry) else 'held-out prompts'}, {results['sampling_steps']} "
+        f"steps; times are of a machine that did other work too. {made(entry)}\n\n"
         + table(columns, rows)
         + "\n\nBy timestep, at all scales; the noisiest steps have most of it and decide the figures above:\n\n"
         + by_timestep(results)
@@ -200,6 +206,9 @@ def launches(entry: dict[str, Any]) -> str:
 SECTIONS = {
     "teacher": ("Guidance on the bundled teacher", teacher),
     "adapter": ("The bundled adapter against CFG", adapter),
+    "teacher-dit": ("Guidance on the class-conditional teacher", teacher),
+    "adapter-dit": ("Its bundled adapter against CFG", adapter),
+    "race-dit": ("The race on the class-conditional teacher", race),
     "prompts": ("Prompts trained on, invented and held out", prompts),
     "merging": ("The mean of adapters", merging),
     "negative": ("Negative prompts", negative),

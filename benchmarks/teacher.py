@@ -1,9 +1,10 @@
-"""Proof that guidance matters on the bundled teacher: metrics and pictures over guidance scales.
+"""Proof that guidance matters on a bundled teacher: metrics and pictures over guidance scales.
 
-python benchmarks/teacher.py
+python benchmarks/teacher.py [--teacher bundled-dit]
 """
 
 import argparse
+from typing import Any
 
 from PIL import Image
 
@@ -28,13 +29,14 @@ SHOWN = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--teacher", choices=bundle.FOLDERS, default=bundle.UNET)
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    made = provenance()
-    pipe, judge = bundle.load_teacher(options.device), bundle.load_judge()
+    made, suffix = provenance(), options.teacher.removeprefix(bundle.UNET)
+    pipe, judge = bundle.load_teacher(options.device, name=options.teacher), bundle.load_judge(options.teacher)
     config = EvalConfig(scales=SCALES[1:], images=options.images)
-    results, _ = evaluate(pipe, None, bundle.held_out_prompts(), judge, config)
+    results, _ = evaluate(pipe, None, bundle.held_out_prompts(options.teacher), judge, config)
     rows = [results.of("none")[0], *results.of("cfg")]
     columns = ("guidance_scale", "frechet", "clip_score", "kernel_distance", "precision", "recall")
     table = [
@@ -44,22 +46,33 @@ def main() -> None:
     for line in table:
         line |= {name: vars(line[name]) for name in ("frechet", "clip_score")}
     save(
-        RESULTS / "teacher.json",
+        RESULTS / f"teacher{suffix}.json",
         made,
         {"images": options.images, "steps": config.sampling_steps, "judge": judge.name, "rows": table},
     )
-    picture(pipe).save(ROOT / "docs" / "teacher.png")
+    picture(pipe, options.teacher).save(ROOT / "docs" / f"teacher{suffix}.png")
 
 
-def picture(pipe) -> Image.Image:
-    """Return a grid: training prompts and held-out prompts down, guidance scales across."""
-    known = [prompt for prompt in SHOWN if prompt in set(bundle.prompts())]
-    prompts = [*known, *spread_over(bundle.held_out_prompts(), 6)]
+def picture(pipe: Any, teacher: str) -> Image.Image:
+    """Return a grid: training prompts and held-out ones, or classes, down, guidance scales across."""
+    told = dict(shown(pipe) if teacher == bundle.DIT else captions())
     columns = {}
     for scale in SCALES:
-        done = sample(pipe, prompts, "none" if scale == 1 else "cfg", scale, steps=20, seed=7, adapter=None)
+        done = sample(pipe, list(told), "none" if scale == 1 else "cfg", scale, steps=20, seed=7, adapter=None)
         columns[f"scale {scale:g}"] = [to_image(one) for one in done.outputs]
-    return gallery.grid(columns, prompts)
+    return gallery.grid(columns, list(told.values()))
+
+
+def captions() -> list[tuple[str, str]]:
+    """Return prompts, and what to write beside them."""
+    known = [prompt for prompt in SHOWN if prompt in set(bundle.prompts())]
+    return [(prompt, prompt) for prompt in [*known, *spread_over(bundle.held_out_prompts(), 6)]]
+
+
+def shown(pipe: Any, count: int = 12) -> list[tuple[str, str]]:
+    """Return classes, spread over all, and their names."""
+    names = {label: name for name, label in pipe.labels.items()}
+    return [(label, names[int(label)]) for label in spread_over(bundle.prompts(bundle.DIT), count)]
 
 
 if __name__ == "__main__":
