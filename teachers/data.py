@@ -26,13 +26,19 @@ class Data:
     groups: list[list[int]] = field(repr=False)
 
 
-def everything(cache: Path) -> tuple[list[emoji.Emoji], Tensor]:
-    """Return all pictures of all splits, from a pack if `cache` has one."""
+def everything(cache: Path, names: int | None = None) -> tuple[list[emoji.Emoji], Tensor]:
+    """Return all pictures of all splits, from a pack if `cache` has one, or those of the `names` most drawn alone."""
     cache.mkdir(parents=True, exist_ok=True)
     if (cache / pack.NAME).exists():
-        return pack.read(cache / pack.NAME)
-    emojis = emoji.load(cache)
-    return emojis, emoji.pixels(emojis, cache)
+        emojis, pixels = pack.read(cache / pack.NAME)
+    else:
+        emojis = emoji.load(cache)
+        pixels = emoji.pixels(emojis, cache)
+    if names is None:
+        return emojis, pixels
+    wanted = set(emoji.most_drawn(emojis, names))
+    chosen = [index for index, one in enumerate(emojis) if one.name in wanted]
+    return [emojis[index] for index in chosen], pixels[chosen]
 
 
 def tokenizer(emojis: list[emoji.Emoji], folder: Path) -> CLIPTokenizer:

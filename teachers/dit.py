@@ -1,6 +1,5 @@
 """Teacher B: a class-conditional transformer with adaptive norms; a class is a name, its styles are the variety."""
 
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from clip import members
 from conditions import DROPPED
-from emoji import Emoji
+from emoji import Emoji, most_drawn
 from loop import Plan, fit
 from unet import scheduler, strata
 
@@ -37,18 +36,21 @@ def model() -> DiTTransformer2DModel:
 def start(dit: DiTTransformer2DModel) -> None:
     """Begin as Peebles & Xie do (2023, arXiv 2212.09748): each block the identity, the prediction zero."""
     for block in dit.transformer_blocks:
-        nn.init.zeros_(block.norm1.linear.weight)
-        nn.init.zeros_(block.norm1.linear.bias)
         nn.init.normal_(block.norm1.emb.class_embedder.embedding_table.weight, std=0.02)
-    for layer in (dit.proj_out_1, dit.proj_out_2):
+    blank([block.norm1.linear for block in dit.transformer_blocks] + [dit.proj_out_1, dit.proj_out_2])
+
+
+@torch.no_grad()
+def blank(layers: list[nn.Linear]) -> None:
+    """Let layers put out zeros."""
+    for layer in layers:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
 
 
 def classes(emojis: list[Emoji]) -> list[str]:
-    """Return the names that most styles have drawn, each of which becomes a class."""
-    styles = Counter(name for name, _ in {(e.name, e.style) for e in emojis})
-    return sorted(sorted(styles, key=lambda name: (-styles[name], name))[:CLASSES])
+    """Return the names that become classes."""
+    return most_drawn(emojis, CLASSES)
 
 
 def train(latents: Tensor, emojis: list[Emoji], groups: list[list[int]], dit: nn.Module, run: Path, plan: Plan):

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
@@ -132,3 +133,9 @@ def groups(emojis: list[Emoji]) -> list[list[int]]:
     for index, one in enumerate(emojis):
         found.setdefault((one.name, one.style), []).append(index)
     return list(found.values())
+
+
+def most_drawn(emojis: list[Emoji], count: int) -> list[str]:
+    """Return the names that most styles have drawn."""
+    styles = Counter(name for name, _ in {(e.name, e.style) for e in emojis if e.split == TRAIN})
+    return sorted(sorted(styles, key=lambda name: (-styles[name], name))[:count])

@@ -63,7 +63,7 @@ def class_features(names: list[str], words: CLIPTokenizer, judge: CLIPModel) -> 
 
 def save_classes(folder: Path, shared: parts.Parts, emojis: list[emoji.Emoji], pixels: Tensor) -> None:
     """Write what judges pictures of classes, and the classes' labels as prompts, to train on and to judge on alike."""
-    names = dit.classes([e for e in emojis if e.split == emoji.TRAIN])
+    names = dit.classes(emojis)
     reference = pixels[torch.tensor([e.name in set(names) for e in emojis])]
     save_judge(folder / "judge", shared.judge, reference, classes=class_features(names, shared.words, shared.judge))
     for name in ("prompts", "held_out_prompts"):
@@ -99,7 +99,7 @@ def pipeline_a(shared: parts.Parts, emojis: list[emoji.Emoji], checkpoint: Path)
 
 
 def pipeline_b(shared: parts.Parts, emojis: list[emoji.Emoji], checkpoint: Path) -> DiffusionPipeline:
-    names = dit.classes([e for e in emojis if e.split == emoji.TRAIN])
+    names = dit.classes(emojis)
     # the pipeline takes what a comma separates for other names of the class
     labels = {number: name.replace(",", "") for number, name in enumerate(names)}
     network = trained(dit.model(), checkpoint)
@@ -144,8 +144,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=HERE / "cache" / "run")
     parser.add_argument("--cache", type=Path, default=HERE / "cache")
     parser.add_argument("--init", type=Path, default=BUNDLED, help="where parts come from that the run did not train")
+    parser.add_argument("--names", type=int, help="as in training")
     args = parser.parse_args()
-    emojis, pixels = data.everything(args.cache)
+    emojis, pixels = data.everything(args.cache, args.names)
     words: CLIPTokenizer = data.tokenizer(emojis, tokenizer_folder(args.run, args.init))
     shared = parts.load(args.run, words, args.init)
     save(args.teacher, args.folder, shared, emojis, args.run / f"{args.teacher}.safetensors")

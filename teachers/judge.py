@@ -37,6 +37,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=HERE / "cache")
     parser.add_argument("--split", choices=(emoji.PAIRS, emoji.NAMES), default=emoji.PAIRS)
     parser.add_argument("--styles", nargs="+", help="only prompts in these styles")
+    parser.add_argument("--names", type=int, help="as in training")
     parser.add_argument("--count", type=int, default=256, help="how many prompts")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--scales", type=float, nargs="+", default=(1.0, 2.0, 3.0, 4.0, 6.0))
@@ -104,7 +105,7 @@ def grid(rows: list[Tensor], path: Path, columns: int = 16) -> None:
 
 def main() -> None:
     args = parse()
-    emojis, pixels = data.everything(args.cache)
+    emojis, pixels = data.everything(args.cache, args.names)
     home = args.judge or args.folder
     words = CLIPTokenizer.from_pretrained(home / "tokenizer")
     shared = parts.load(None, words, home)

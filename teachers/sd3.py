@@ -9,6 +9,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from clip import TOKENS
 from conditions import Texts
+from dit import blank
 from loop import Plan, fit
 from unet import strata
 
@@ -56,6 +57,9 @@ class Teacher(nn.Module):
             pos_embed_max_size=16,
             qk_norm="rms_norm",
         )
+        blocks = self.transformer.transformer_blocks
+        norms = [norm for block in blocks for norm in (block.norm1, block.norm1_context)]
+        blank([norm.linear for norm in [*norms, self.transformer.norm_out]] + [self.transformer.proj_out])
 
     def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor, empty: int) -> Tensor:
         """Return velocities [B, 4, 16, 16] for token ids [B, T] followed by `empty` tokens of zeros."""

@@ -54,6 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", type=torch.device)
     for name, kind in {"steps": int, "batch": int, "cooldown": int, "peak": float, "minutes": float}.items():
         parser.add_argument(f"--{name}", type=kind)
+    parser.add_argument("--names", type=int, help="learn the names that most styles have drawn, and no others")
     parser.add_argument("--finish", type=int, help="take so many more steps, over which the rate falls to zero")
     return parser.parse_args()
 
@@ -105,7 +106,7 @@ def main() -> None:
     args = parse()
     torch.manual_seed(0)
     args.run.mkdir(parents=True, exist_ok=True)
-    emojis, pixels = data.everything(args.cache)
+    emojis, pixels = data.everything(args.cache, args.names)
     words = data.tokenizer(emojis, tokenizer_folder(args.run, args.init))
     train = data.part(emoji.TRAIN, emojis, pixels, words)
     if args.stage == "clip":
