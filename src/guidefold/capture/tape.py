@@ -130,15 +130,19 @@ def going_to(there: Any, here: Any) -> Any:
     return here if latents is None else refilled(here, [latents.clone(), *leaves(here)[1:]])
 
 
-def aligned(guided: Tensor, received: Tensor) -> Tensor | None:
-    """Return a tensor of a guided run in the shape of a run without guidance.
+def aligned(there: Tensor, here: Tensor) -> Tensor | None:
+    """Return a tensor of another run in the shape of one of this run, where one is guided and the other is not.
 
-    Some pipelines give their scheduler the same prediction for both branches: the first of equal parts. None where the
-    parts differ: the step only prepares what guidance mixes later.
+    Some pipelines give their scheduler the same prediction for both branches: then it is the first of equal parts, or
+    as many times the whole. None where the parts differ: the step only prepares what guidance mixes later.
     """
-    if guided.shape == received.shape:
-        return guided
-    if guided.shape[1:] != received.shape[1:] or guided.shape[0] % received.shape[0]:
+    if there.shape == here.shape:
+        return there
+    if there.shape[1:] != here.shape[1:]:
         return None
-    parts = guided.split(received.shape[0])
+    if here.shape[0] % there.shape[0] == 0:
+        return there.repeat(here.shape[0] // there.shape[0], *(1,) * (there.dim() - 1))
+    if there.shape[0] % here.shape[0]:
+        return None
+    parts = there.split(here.shape[0])
     return parts[0] if all(torch.equal(parts[0], part) for part in parts[1:]) else None

@@ -10,6 +10,7 @@ from guidefold.adapters import ConditionSpec
 from guidefold.adapters.conditions import noisiest
 from guidefold.capture.run import as_conditions, parameters_of, run
 from guidefold.capture.switch import switch_for
+from guidefold.capture.tape import Step, aligned
 from guidefold.config import TrajectoryConfig
 from guidefold.distillation.student import Student, energies
 from guidefold.evaluation.metrics import error_energies, recovered_by
@@ -118,5 +119,13 @@ def own_energies(
         teacher = run(pipe, call(), forced=own.steps)
         with switch.without(pipe):
             bare = run(pipe, switch.off(call()), forced=own.steps)
-    tapes = [[step.received for step in tape.steps] for tape in (own, teacher, bare)]
+    tapes = [
+        [like(step, first) for step, first in zip(tape.steps, own.steps, strict=True)] for tape in (own, teacher, bare)
+    ]
     return error_energies(*(torch.cat(received) for received in tapes))
+
+
+def like(step: Step, own: Step) -> Tensor:
+    """Return what a step received, once where a guided run has it for both branches."""
+    found = aligned(step.received, own.received)
+    return step.received if found is None else found

@@ -13,7 +13,7 @@ from torch import Tensor
 from guidefold.answers import leaves
 from guidefold.capture.run import as_conditions, check_arguments, failures_told
 from guidefold.capture.switch import first_dial
-from guidefold.capture.tape import schedulers
+from guidefold.capture.tape import aligned, schedulers
 from guidefold.denoiser import OFF, find_denoiser, latents_rows, quiet, replaced
 from guidefold.evaluation.media import Kind, check_kind, made_by
 from guidefold.evaluation.results import Variant
@@ -77,7 +77,9 @@ def by_row(latents: list[Tensor], count: int) -> Tensor | None:
     """Return latents as rows [N, D] on the CPU, or None where there are none for each of `count` images."""
     if not latents or latents[0].shape[0] % count:
         return None
-    return latents[0].detach().float().cpu().reshape(count, -1)
+    # some pipelines step the same latents for both branches of guidance
+    once = aligned(latents[0], latents[0][:count])
+    return (latents[0] if once is None else once).detach().float().cpu().reshape(count, -1)
 
 
 @torch.no_grad()
