@@ -101,10 +101,12 @@ class Paper(Peer):
 class PaperOffset(Paper):
     """The paper's offset."""
 
-    kind, learning_rate = OffsetBlock, 1e-3
+    kind = OffsetBlock
+    learning_rate = 4e-3  # after 12 steps of 4 the loss was .97; at 1e-3 .98, at 1e-2 1.08
 
 
 class PaperCrossAttention(Paper):
     """The paper's cross-attention."""
 
-    kind, learning_rate = CrossAttentionBlock, 1e-3
+    kind = CrossAttentionBlock
+    learning_rate = 1e-3  # after 12 steps of 4 the loss was .98; at 4e-3 1.00, at 1e-2 1.43

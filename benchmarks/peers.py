@@ -124,7 +124,7 @@ class Copied(Peer):
 class WholeModel(Copied):
     """Guidance distillation (Meng et al., 2210.03142): all weights are trained."""
 
-    learning_rate = 3e-4
+    learning_rate = 1e-4  # after 12 steps of 4 the loss was .92; at 3e-4 1.00, at 1e-3 1.93 (the bare model's is 1)
 
     def __init__(self, pipe: Any, spec: ConditionSpec) -> None:
         super().__init__(pipe, spec)
@@ -134,7 +134,7 @@ class WholeModel(Copied):
 class LoRA(Copied):
     """Plain LoRA (2106.09685) on the linear layers of attentions and feed-forwards, the same at every scale."""
 
-    learning_rate = 3e-3
+    learning_rate = 4e-3  # after 12 steps of 4 the loss was .95, as at 2e-3; at 1e-3 .97, at 1e-2 1.26
     rank = 32  # about the parameters of the low-rank design at rank 8
 
     def __init__(self, pipe: Any, spec: ConditionSpec) -> None:
@@ -147,7 +147,7 @@ class LoRA(Copied):
 class TextSharpener(Peer):
     """Like DICE (2502.03726): the prompt's tokens c become c + (s - 1) r(c, those of no prompt)."""
 
-    learning_rate = 1e-3
+    learning_rate = 1e-4  # after 12 steps of 4 the loss was 1.00; at 3e-4 1.02, at 1e-3 1.14, at 4e-3 1.64
 
     def __init__(self, pipe: Any, spec: ConditionSpec) -> None:
         super().__init__(pipe, spec)
