@@ -1,8 +1,9 @@
 """What recording and training need of memory: computed for published models, and measured for SDXL on this machine.
 
 `python benchmarks/memory.py` computes; with `--measure` it trains SDXL, with random weights, for one step in two
-parts and one validation, and tells the most memory the process ever held. On a CPU that multiplies bfloat16
-slowly each layer of that run computes in float32, with weights that are kept in bfloat16.
+parts and one validation, and tells the most memory the process ever held; with `--record` it records a trajectory of
+256 x 256 pixels with the whole pipeline, text encoders and decoder of published sizes too. On a CPU that multiplies
+bfloat16 slowly each layer of these runs computes in float32, with weights that are kept in bfloat16.
 """
 
 import argparse
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline
 from torch import nn
 from torch.nn import functional
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from common import RESULTS, provenance, save
 from guidefold import ui
@@ -34,7 +37,8 @@ from guidefold.distillation.memory import (
     sketch_of_call,
     student_memory,
 )
-from guidefold.distillation.run import train
+from guidefold.distillation.run import record, train
+from guidefold.holding import put
 from guidefold.keeping import Adapter
 from guidefold.trajectories.identity import fingerprint
 from guidefold.trajectories.store import Store
@@ -171,16 +175,61 @@ def measure(output: Path, model: Model) -> None:
     save(output, made, results)
 
 
+def sdxl_pipeline() -> Any:
+    """Return the pipeline of SDXL with random weights, and with a few words only."""
+    common = {"vocab_size": 49408, "projection_dim": 768, "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1}
+    large = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
+    small = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    words = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}
+    tokens = CLIPTokenizer(vocab=words, merges=[], model_max_length=77, unk_token="<|endoftext|>")
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    return StableDiffusionXLPipeline(
+        vae=AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, **blocks),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**common | small)),
+        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**common | large | {"projection_dim": 1280})),
+        tokenizer=tokens, tokenizer_2=tokens, unet=MODELS["SDXL"].make(),
+        scheduler=EulerDiscreteScheduler(steps_offset=1),
+    )  # fmt: skip
+
+
+def measure_recording(output: Path) -> None:
+    """Record a trajectory, the parts of the pipeline brought to the device in turn; write what the process took."""
+    made, start, imports = provenance(), time.perf_counter(), resident()
+    threading.Thread(target=watch, args=(start,), daemon=True).start()
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        pipe = sdxl_pipeline()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    parts = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+    for part in parts.values():
+        widened(part.eval().requires_grad_(False))
+    sizes, weights = {name: bytes_of(part) / GIB for name, part in parts.items()}, resident()
+    pipe = put(pipe, "cpu", HoldingConfig(offload="model"))
+    config = TrajectoryConfig(trajectories=1, sampling_steps=2, keep=1, record_batch=1, shard=1)
+    with tempfile.TemporaryDirectory() as folder:
+        record(pipe, ["a"], Path(folder) / "store", config, height=256, width=256)
+    results = {"imports": imports, "parts": sizes, "with weights": weights, "peak": resident()}
+    results |= {"latents": "32 x 32", "seconds": time.perf_counter() - start, "malloc": MALLOC}
+    print(json.dumps(results, indent=1))
+    save(output, made, results)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", help=f"of {', '.join(MODELS)}; default: all")
     parser.add_argument("--measure", action="store_true", help="train SDXL for a step instead")
-    parser.add_argument("--output", type=Path, default=RESULTS / "memory-sdxl.json")
+    parser.add_argument("--record", action="store_true", help="record a trajectory of SDXL instead")
+    parser.add_argument("--output", type=Path, help="default: in benchmarks/results")
     given = parser.parse_args()
-    if not given.measure:
+    if not (given.measure or given.record):
         compute(given.models or list(MODELS))
     elif MALLOC.items() <= os.environ.items():
-        measure(given.output, MODELS["SDXL"])
+        if given.measure:
+            measure(given.output or RESULTS / "memory-sdxl.json", MODELS["SDXL"])
+        else:
+            measure_recording(given.output or RESULTS / "memory-sdxl-recording.json")
     else:
         sys.exit(subprocess.call([sys.executable, *sys.argv], env=os.environ | MALLOC))
 

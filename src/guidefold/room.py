@@ -8,26 +8,48 @@ import torch
 from torch import nn
 
 
-def hook_device(module: nn.Module) -> torch.device | None:
-    """Return where accelerate's or diffusers' offloading makes a module compute, or None where nothing is offloaded."""
-    for part in module.modules():
-        hook = getattr(part, "_hf_hook", None)
-        for one in (hook, *getattr(hook, "hooks", ())):
-            device = getattr(one, "execution_device", None)
-            if device is not None:
-                return torch.device(device)
-        registry = getattr(part, "_diffusers_hook", None)
-        for one in getattr(registry, "hooks", {}).values():
-            group = getattr(one, "group", None)
-            if group is not None:
-                return torch.device(group.onload_device)
-    return None
+def hooks_on(module: nn.Module) -> Iterator[tuple[torch.device, bool]]:
+    """Yield where hooks of accelerate or diffusers make one module compute, and whether they move its weights there."""
+    hook = vars(module).get("_hf_hook")
+    for one in (hook, *getattr(hook, "hooks", ())):
+        device = getattr(one, "execution_device", None)
+        if device is not None:
+            yield exact(device), bool(getattr(one, "offload", True))  # False: they lie there
+    for one in getattr(vars(module).get("_diffusers_hook"), "hooks", {}).values():
+        group = getattr(one, "group", None)
+        if group is not None:
+            yield exact(group.onload_device), True
+
+
+def exact(device: Any) -> torch.device:
+    """Return a device with its number, as tensors tell it."""
+    found = torch.device(device)
+    if found.index is None and found.type not in ("cpu", "meta"):
+        return torch.device(found.type, torch.accelerator.current_device_index())
+    return found
+
+
+def is_offloaded(module: nn.Module) -> bool:
+    """Tell whether some of a network's weights come to their device only while they are needed."""
+    return any(moves for part in module.modules() for _, moves in hooks_on(part))
 
 
 def execution_device(module: nn.Module) -> torch.device:
-    """Return where a network computes: what offloads it is asked, or else its first weight."""
-    found = hook_device(module)
+    """Return where a network computes: where a hook makes it, or else at its first weight."""
+    found = next((device for part in module.modules() for device, _ in hooks_on(part)), None)
     return next(iter(module.parameters())).device if found is None else found
+
+
+def device_within(network: nn.Module, name: str) -> torch.device:
+    """Return where a part of a network computes: where the nearest hook makes it, or else at its first weight."""
+    path = name
+    while True:
+        found = next(hooks_on(network.get_submodule(path)), None)
+        if found is not None:
+            return found[0]
+        if not path:
+            return next(network.get_submodule(name).parameters()).device
+        path = path.rpartition(".")[0]
 
 
 def weights_kept() -> Any:

@@ -188,11 +188,6 @@ class Acting(Network):
         spec = self.encoder.spec
         return name in spec.tokens or name in spec.vectors or name in spec.labels or "mask" in name
 
-    def move(self, device: Any) -> None:
-        """Bring the adapter's weights where the latents are; their precision stays their own."""
-        if self.heads.weight.device != device:
-            self.to(device)
-
     def serves(self, pipe: Any) -> None:
         """Remember a pipeline, without keeping it alive, so that `detach` can undo what was done to it."""
         if self._attachment is not None:

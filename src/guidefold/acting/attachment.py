@@ -21,6 +21,7 @@ from guidefold.acting.conditioning import all_alike, first_of, of_step, per_imag
 from guidefold.acting.deltas import Deltas
 from guidefold.acting.folding import Folding
 from guidefold.acting.layering import Layering, Told
+from guidefold.acting.placing import Homes, home_of, settle
 from guidefold.acting.requests import Request
 from guidefold.acting.swaps import Swaps, rows_of_negative
 from guidefold.acting.turns import running, turns_at
@@ -39,6 +40,7 @@ class Place:
         self.layering, self.folding = Layering(adapter, denoiser), Folding(adapter, denoiser)
         self.deltas = Deltas(adapter, denoiser)
         self.turns = turns_at(denoiser)
+        self.homes: Homes | None = None
         self.wrappers: dict[int, Any] = {}  # of what blocks are called through where they run again
         self.undo = ExitStack()
 
@@ -61,13 +63,15 @@ class Place:
         """Fold, or tell the layers, what the request and this call's conditions come to."""
         call = read_call(denoiser, args, kwargs, self.names)
         latents = call.tensors[call.latents]
-        adapter.move(latents.device)
-        scale = per_image(request, call.rows, latents.device)
+        device = home_of(denoiser, latents.device)
+        self.homes = settle(adapter, denoiser, device, self.homes)
+        scale = per_image(request, call.rows, device)
         conditions = self.conditions(adapter, request, call, denoiser, args, kwargs)
+        conditions = {name: value.to(device) for name, value in conditions.items()}
         code = remembered(adapter, request, scale, conditions)
         self.deltas.hold(adapter.held(request))
         if self.folds(request, conditions[call.timestep], call.rows) and (
-            parameters := self.writable(adapter, request, latents.device)
+            parameters := self.writable(adapter, request, device)
         ):
             with torch.no_grad():
                 one = {name: first_of(value, call.rows) for name, value in conditions.items()}

@@ -35,7 +35,7 @@ class Deltas:
             raise ModelError("this adapter has no deltas to fold: all it changes is written once a step anyway")
         for layer, _ in self.layers:
             weight = layer._parameters.get("weight")
-            if weight is None or not is_plain(weight, weight.device):
+            if weight is None or not is_plain(weight, [weight.device]):
                 raise ModelError(
                     f"a {type(layer).__name__} holds its weights packed or elsewhere, so that deltas cannot be folded "
                     "into them; leave fold() out"

@@ -5,6 +5,7 @@ restore them; the parameters keep their identity and place, so that whatever els
 optimizer, `state_dict`) sees nothing between calls.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +16,14 @@ from guidefold.acting.finding import Find, adds, finder
 from guidefold.adapters.film import positions, slots_of
 from guidefold.adapters.network import Modulations, Network
 from guidefold.adapters.targets import unwrapped
+from guidefold.room import hooks_on
 
 Slots = list[tuple[Find, nn.Module, str]]  # layers as they are now, the base's with its parameter's name
-HOOKS = ("_hf_hook", "_diffusers_hook")  # of what moves or casts a module's parameters when it is called
 
 
 @dataclass
 class Flat:
-    """Parameters of one dtype with their base values side by side, and where each number's gain and shift stand."""
+    """Parameters of one dtype on one device, their base values side by side, and where each one's numbers stand."""
 
     parameters: list[Tensor]
     base: Tensor
@@ -89,13 +90,14 @@ class Folding:
 
     def parameters(self, device: torch.device) -> list[Tensor] | None:
         """Return the parameters to write, or None where one cannot be written now: elsewhere, quantised, moved."""
-        if any(name in vars(owner) for owner in self.owners for name in HOOKS):
+        if any(map(is_moved, self.owners)):
             return None
+        devices = {device} | {there for owner in self.owners for there, _ in hooks_on(owner)}
         slots = [*self.slots, *self.last]
         if not all(adds(find(), base) for find, base, _ in slots):
             return None
         found = [base._parameters.get(name) for _, base, name in slots]
-        if not all(is_plain(value, device) for value in found) or len(set(map(id, found))) < len(found):
+        if not all(is_plain(value, devices) for value in found) or len(set(map(id, found))) < len(found):
             return None
         return found  # pyright: ignore[reportReturnType]
 
@@ -108,13 +110,14 @@ class Folding:
             self.flats, self.known = self.flatten(inner), known
         assert made.film is not None
         numbers = nn.functional.pad(made.film[row], (0, 1))
+        there = {device: numbers.to(device) for device in {flat.base.device for flat in self.flats}}
         self.folded = True
         for flat in self.flats:
-            flat.write(numbers)
+            flat.write(there[flat.base.device])
         if weight is not None:
             self.kept = weight, weight.data.clone()
             last: Any = self.network.layers[-1]
-            weight.data.add_(last.folded(made.parts[-1][row].to(last.up.dtype)).to(weight.dtype))
+            weight.data.add_(last.folded(made.parts[-1][row].to(last.up)).to(weight))
 
     @torch.inference_mode()  # Ctrl-C may have left it, and what was loaded in it can be written there alone
     def restore(self) -> None:
@@ -128,10 +131,10 @@ class Folding:
         self.kept, self.folded = None, False
 
     def flatten(self, parameters: list[Tensor]) -> list[Flat]:
-        """Return parameters side by side, those of one dtype together."""
-        groups: dict[torch.dtype, list[int]] = {}
+        """Return parameters side by side, those of one dtype on one device together."""
+        groups: dict[tuple[torch.dtype, torch.device], list[int]] = {}
         for number, one in enumerate(parameters):
-            groups.setdefault(one.dtype, []).append(number)
+            groups.setdefault((one.dtype, one.device), []).append(number)
         return [
             Flat.of([parameters[n] for n in chosen], *([self.places[n][k] for n in chosen] for k in (0, 1)))
             for chosen in groups.values()
@@ -142,9 +145,17 @@ def slot_of(denoiser: nn.Module, module: str, parameter: str) -> tuple[Find, nn.
     return finder(denoiser, module), unwrapped(denoiser.get_submodule(module)), parameter
 
 
-def is_plain(value: Any, device: torch.device) -> bool:
+def is_moved(module: nn.Module) -> bool:
+    """Tell whether something moves or casts a module's parameters when it is called; to lie on a device is no move."""
+    hook = vars(module).get("_hf_hook")
+    return "_diffusers_hook" in vars(module) or any(
+        getattr(one, "offload", True) for one in getattr(hook, "hooks", (hook,) if hook is not None else ())
+    )
+
+
+def is_plain(value: Any, devices: Collection[torch.device]) -> bool:
     """Tell whether a parameter can be written in place, and holds more than a quantised or sharded shadow."""
-    if type(value) not in (nn.Parameter, Tensor) or value.device != device or not value.dtype.is_floating_point:
+    if type(value) not in (nn.Parameter, Tensor) or value.device not in devices or not value.dtype.is_floating_point:
         return False
     return value.dtype.itemsize > 1 and (not value.is_inference() or torch.is_inference_mode_enabled())
 

@@ -164,7 +164,7 @@ def as_channels(values: Tensor, output: Tensor, axis: int) -> Tensor:
     values = values if len(values) == 1 or output.shape[0] == 1 else rows_like(values, output)
     shape = [len(values), *(1,) * (output.dim() - 1)]
     shape[axis] = values.shape[1]
-    return values.reshape(shape).to(output.dtype)
+    return values.reshape(shape).to(output)
 
 
 def channels(module: nn.Module, output: Tensor, count: int) -> int:
@@ -204,7 +204,7 @@ def table(target: Target, names: tuple[str, ...], shape: tuple[int, int]) -> Any
         name = modulation_among(given, shape)
         value = given[name]
         rows = target.modulation if value.shape[0] == 1 else rows_like(target.modulation, value)
-        changed = value + rows.reshape(len(rows), *laid_out(value, shape)).to(value.dtype)
+        changed = value + rows.reshape(len(rows), *laid_out(value, shape)).to(value)
         if name in kwargs:
             return args, {**kwargs, name: changed}
         place = names.index(name)
@@ -236,6 +236,11 @@ def modulation_among(given: dict[str, Any], shape: tuple[int, int]) -> str:
     return named[-1]
 
 
+def at(output: Tensor, target: Target, now: Now) -> tuple[Any, ...]:
+    """Return what a layer is told, on the device of what it changes."""
+    return tuple(value.to(output.device) for value in (target.modulation, now.strength, now.tokens))  # pyright: ignore[reportOptionalMemberAccess]
+
+
 def reader(target: Target, layer: Layer, now: Now) -> Any:
     def change(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
         if target.modulation is None:
@@ -243,7 +248,7 @@ def reader(target: Target, layer: Layer, now: Now) -> Any:
         other = read_negative(module, args, kwargs, now.negative)
         if other is None:
             return None
-        return layer(output - other, output, target.modulation, now.strength, now.tokens)
+        return layer(output - other, output, *at(output, target, now))
 
     return change
 
@@ -257,8 +262,9 @@ def residual(target: Target, layer: Layer, now: Now, attends: bool) -> Any:
         first = output[0] if isinstance(output, tuple) else output
         if hasattr(module, "_diffusers_hook"):
             first = first.clone()  # a cache of diffusers may keep it and answer with it again
+        inputs = inputs.to(first.device)
         tokens = tokens_of(inputs, first) if attends else batch_first(inputs, first, now.rows)
-        changed = layer(*tokens, target.modulation, now.strength, now.tokens)
+        changed = layer(*tokens, *at(first, target, now))
         if attends:
             changed = shaped_like(first, inputs, changed)
         elif changed.shape != first.shape:

@@ -62,10 +62,10 @@ def read_negative(module: nn.Module, args: tuple, kwargs: dict[str, Any], negati
     given, latents = kwargs.get(READ), args[0] if args else kwargs["hidden_states"]
     if given is None or not negative:
         return None
-    tokens = rows_like(negative["tokens"], latents).to(latents.dtype)
+    tokens = rows_like(negative["tokens"], latents).to(latents)
     # an image prompt comes behind the text, and has no negative
     call = {**kwargs, READ: (tokens, *given[1:]) if isinstance(given, tuple) else tokens}
     if "attention_mask" in kwargs:
         bias = negative.get("bias")
-        call["attention_mask"] = None if bias is None else rows_like(bias, latents).to(latents.dtype)
+        call["attention_mask"] = None if bias is None else rows_like(bias, latents).to(latents)
     return module.forward(*args, **call)

@@ -10,7 +10,7 @@ from torch import nn
 
 from guidefold.config import HoldingConfig, TrainConfig
 from guidefold.errors import ModelError
-from guidefold.room import execution_device, hook_device
+from guidefold.room import execution_device, is_offloaded
 
 
 def settled(config: TrainConfig, denoiser: nn.Module) -> TrainConfig:
@@ -18,7 +18,7 @@ def settled(config: TrainConfig, denoiser: nn.Module) -> TrainConfig:
 
     Raises ModelError for a model that cannot be trained so.
     """
-    name, offloaded = type(denoiser).__name__, hook_device(denoiser) is not None
+    name, offloaded = type(denoiser).__name__, is_offloaded(denoiser)
     how = filled(config, denoiser, execution_device(denoiser).type, offloaded)
     if offloaded and not how.gradient_checkpointing:
         raise ModelError(

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from guidefold.acting.placing import settle
 from guidefold.adapters.targets import last_blocks
 from guidefold.config import TrainConfig
 from guidefold.distillation.checkpoint import NAME as CHECKPOINT
@@ -27,7 +28,7 @@ from guidefold.distillation.student import Student, energies
 from guidefold.errors import RoomError, TrainingError
 from guidefold.keeping.hub import save_pretrained
 from guidefold.memory import memory_told
-from guidefold.room import execution_device, hook_device, weights_kept
+from guidefold.room import execution_device, is_offloaded, weights_kept
 from guidefold.trajectories.states import States
 from guidefold.ui import progress
 
@@ -80,7 +81,7 @@ class Loop:
         # another run in this process may have used another precision
         AcceleratorState._reset_state()
         self.device = execution_device(student.denoiser)  # one of several GPUs is the one that holds the model
-        self.offloaded = hook_device(student.denoiser) is not None
+        self.offloaded = is_offloaded(student.denoiser)
         self.last = tuple(f"{name}." for name in last_blocks(student.denoiser))
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
@@ -91,7 +92,8 @@ class Loop:
         if is_asked():
             self.device = self.accelerator.device
             shard(student.denoiser, self.device)
-        self.adapter = student.adapter.to(self.device, torch.float32).train().requires_grad_(True)
+        self.adapter = student.adapter.to(torch.float32).train().requires_grad_(True)
+        settle(self.adapter, student.denoiser, self.device)
         parameters = self.adapter.parameters()
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.average = Average(self.adapter, config.ema_decay)
@@ -203,7 +205,7 @@ class Loop:
             )
         if self.accelerator.num_processes > 1:
             gradients: list[Any] = [value.grad for value in self.adapter.parameters()]
-            flat = self.accelerator.reduce(torch.cat([one.flatten() for one in gradients]), "mean")
+            flat = self.accelerator.reduce(torch.cat([one.flatten().to(self.device) for one in gradients]), "mean")
             for one, mean in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):  # pyright: ignore[reportAttributeAccessIssue]
                 one.copy_(mean.view_as(one))
 
