@@ -1,14 +1,14 @@
 #!/bin/sh
 # The bundled adapters, each in one go, resumable: record, train, bundle.
 #   sh teachers/adapters.sh unet|dit FOLDER
-# One core takes about an hour for unet and half an hour for dit.
+# One core takes about half an hour for each.
 set -e
 here=$(dirname "$0")
 package="$here/../src/guidefold/demo"
 common="--keep 20 --record-batch 32 --shard 32 --design film --squeeze 64 --ema-decay 0.99 --learning-rate 0.003"
 case $1 in
     unet) model=bundled prompts=$package/teacher/prompts.txt
-        size="--trajectories 1024 --steps 1000 --batch-size 32 --validate-every 250 --checkpoint-every 50" ;;
+        size="--trajectories 768 --steps 600 --batch-size 32 --validate-every 250 --checkpoint-every 50" ;;
     dit) model=bundled-dit prompts=$package/dit/prompts.txt
         size="--trajectories 1200 --scale-max 6 --steps 1500 --batch-size 64 --validate-every 250 --checkpoint-every 50" ;;
     *) echo "unet or dit, not $1" >&2; exit 2 ;;

@@ -1,0 +1,61 @@
+"""The README's picture: no guidance, CFG and the bundled adapter of the class-conditional teacher, from the same noise.
+
+`python benchmarks/compare.py`; the classes are spread evenly over all, in their order, and the seed is the first.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from common import ROOT
+from guidefold.demo import bundle
+from guidefold.evaluation.evaluate import spread_over
+from guidefold.evaluation.media import to_image
+from guidefold.evaluation.sampling import sample
+from guidefold.models import load_adapter
+
+VARIANTS = {"none": "no guidance", "cfg": "CFG: 2 passes", "adapter": "adapter: 1 pass"}
+SIDE, TITLE, MARGIN = 112, 20, 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapter", default=bundle.DIT)
+    parser.add_argument("--classes", type=int, default=8)
+    parser.add_argument("--guidance-scale", type=float, default=4.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "compare.png")
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    pipe, adapter = bundle.load_teacher(name=bundle.DIT), load_adapter(options.adapter)
+    labels = spread_over(bundle.prompts(bundle.DIT), options.classes)
+    adapter.attach(pipe)
+    rows = {}
+    for variant, told in VARIANTS.items():
+        done = sample(pipe, labels, variant, options.guidance_scale, steps=20, seed=options.seed, adapter=adapter)
+        rows[told] = [to_image(one) for one in done.outputs]
+    names = {label: name for name, label in pipe.labels.items()}
+    strip(rows, [names[int(label)] for label in labels]).save(options.output)
+
+
+def strip(rows: dict[str, list[Any]], names: list[str]) -> Image.Image:
+    """Lay pictures out in a row per variant, with the variants' names before them and the classes' above."""
+    font = ImageFont.load_default(13)
+    sheet = Image.new("RGB", (MARGIN + len(names) * SIDE, TITLE + len(rows) * SIDE), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, name in enumerate(names):
+        short = name if draw.textlength(name, font) < SIDE else name.partition(" (")[0].rpartition(" with ")[0] or name
+        draw.text((MARGIN + (column + 0.5) * SIDE, 2), short, fill="gray", font=font, anchor="mt")
+    for row, (told, pictures) in enumerate(rows.items()):
+        draw.text((4, TITLE + (row + 0.5) * SIDE), told, fill="black", font=font, anchor="lm")
+        for column, picture in enumerate(pictures):
+            place = (MARGIN + column * SIDE, TITLE + row * SIDE)
+            sheet.paste(picture.resize((SIDE - 4, SIDE - 4), Image.Resampling.BICUBIC), place)
+    return sheet
+
+
+if __name__ == "__main__":
+    main()
