@@ -8,7 +8,7 @@ package="$here/../src/guidefold/demo"
 common="--keep 20 --record-batch 32 --shard 32 --design film --squeeze 64 --ema-decay 0.99 --learning-rate 0.003"
 case $1 in
     unet) model=bundled prompts=$package/teacher/prompts.txt
-        size="--trajectories 768 --steps 600 --batch-size 32 --validate-every 250 --checkpoint-every 50" ;;
+        size="--trajectories 1024 --steps 600 --batch-size 32 --validate-every 250 --checkpoint-every 50" ;;
     dit) model=bundled-dit prompts=$package/dit/prompts.txt
         size="--trajectories 1200 --scale-max 6 --steps 1500 --batch-size 64 --validate-every 250 --checkpoint-every 50" ;;
     *) echo "unet or dit, not $1" >&2; exit 2 ;;
