@@ -51,7 +51,8 @@ def save_judge(folder: Path, judge: CLIPModel, reference: Tensor, **more: Tensor
     tower.load_state_dict({key: states[key] for key in tower.state_dict()})
     tower.half().save_pretrained(folder)
     tensors = {"reference": image_features(reference, judge), **more}
-    save_file({key: value.half().contiguous() for key, value in tensors.items()}, folder / "extra.safetensors")
+    halved = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    save_file({key: value.contiguous() for key, value in halved.items()}, folder / "extra.safetensors")
 
 
 def class_features(names: list[str], words: CLIPTokenizer, judge: CLIPModel) -> Tensor:
@@ -64,8 +65,11 @@ def class_features(names: list[str], words: CLIPTokenizer, judge: CLIPModel) -> 
 def save_classes(folder: Path, shared: parts.Parts, emojis: list[emoji.Emoji], pixels: Tensor) -> None:
     """Write what judges pictures of classes, and the classes' labels as prompts, to train on and to judge on alike."""
     names = dit.classes(emojis)
-    reference = pixels[torch.tensor([e.name in set(names) for e in emojis])]
-    save_judge(folder / "judge", shared.judge, reference, classes=class_features(names, shared.words, shared.judge))
+    numbers = {name: number for number, name in enumerate(names)}
+    own = [index for index, e in enumerate(emojis) if e.name in numbers]
+    labels = torch.tensor([numbers[emojis[index].name] for index in own], dtype=torch.int16)
+    features = class_features(names, shared.words, shared.judge)
+    save_judge(folder / "judge", shared.judge, pixels[own], classes=features, labels=labels)
     for name in ("prompts", "held_out_prompts"):
         (folder / f"{name}.txt").write_text("".join(f"{label}\n" for label in range(len(names))), encoding="utf-8")
 

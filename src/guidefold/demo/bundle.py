@@ -56,7 +56,7 @@ class BundledFeatures:
         folder, kind = FOLDERS[name], {"dtype": torch.float32, "use_safetensors": True}
         extra = {key: value.float() for key, value in load_file(folder / "judge" / "extra.safetensors").items()}
         self.reference, self.projection = extra["reference"], extra.get("text_projection")
-        self.classes = extra.get("classes")
+        self.classes, self.labels = extra.get("classes"), extra.get("labels")  # the latter those of the reference
         with hushed():
             self.tower = CLIPVisionModelWithProjection.from_pretrained(folder / "judge", **kind).eval()
             if self.classes is None:
