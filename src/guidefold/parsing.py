@@ -80,7 +80,7 @@ def add_call(command: Parser) -> None:
 
 
 def add_model(command: Parser) -> None:
-    text = "a diffusers folder or hub name, or the bundled teacher (default: %(default)s)"
+    text = "a diffusers folder or hub name, or bundled or bundled-dit, which come with guidefold (default: %(default)s)"
     command.add_argument("--model", default="bundled", metavar="MODEL", help=text)
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default: the best there is")
     text = "of the weights; default: bfloat16 on GPUs, float32 elsewhere"

@@ -1,4 +1,4 @@
-"""The main job, end to end: distil the bundled teacher's guidance, judge it on held-out prompts, write the report."""
+"""The main job, end to end: distil a bundled teacher's guidance, judge it on held-out prompts, write the report."""
 
 import time
 from dataclasses import replace
