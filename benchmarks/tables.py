@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from costs import compiling, memory, recording_memory
 from pages import interval, interval_of, kept, load, made, table
 from trainings import data, designs, loss, merging, negative, output, pag, prompts, race, steps
 
@@ -224,7 +225,10 @@ SECTIONS = {
     "speed-cpu-float32": ("Time of one sampling step", speed),
     "speed-cpu-float32-bundled": ("Time of one sampling step with the bundled adapter", speed),
     "speed-cpu-float32-large": ("Time of one sampling step, large denoisers", speed),
+    "compiling": ("Compiled blocks", compiling),
     "recording": ("Time of recording a trajectory", recording),
+    "memory-sdxl": ("Memory of a step of Stable Diffusion XL", memory),
+    "memory-sdxl-recording": ("Memory of recording Stable Diffusion XL", recording_memory),
     "parameters": ("Extra parameters on Stable Diffusion 2.1 and XL", parameters),
 }
 

@@ -63,7 +63,7 @@ def pair(tmp_path_factory) -> Path:
     # accelerate would give each process one thread, and a sum over one is rounded otherwise than over two
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, "-m", *LAUNCH, folder / "script.py", folder]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr.count("Training: 2/2") == 2  # one process speaks for both, once in each run
     return folder
