@@ -16,7 +16,7 @@ from zoo import shake
 from guidefold import cli, models
 from guidefold.config import AdapterConfig, EvalConfig, TrajectoryConfig
 from guidefold.errors import ModelError
-from guidefold.evaluation import media, metrics
+from guidefold.evaluation import media, metrics, saving
 from guidefold.evaluation.evaluate import evaluate
 from guidefold.evaluation.judge import Judge
 from guidefold.keeping import Adapter
@@ -56,6 +56,7 @@ def test_films_and_sounds_go_from_the_command_line_to_files_and_a_report(name, t
     assert cli.main(["sample", "a fox", "--compare", "--guidance-scale", "4", *common, "--output", str(tmp_path)]) == 0
     made = "a film" if name == "WanPipeline" else "a sound"
     told = capsys.readouterr().out
+    assert ("the extra video" in told) == (name == "WanPipeline" and not saving.makes_mp4())
     assert re.search(rf"cfg at 4: 2 passes a step, [\d.]+ s {made}\n.*adapter at 4: 1 passes", told)
     with Image.open(tmp_path / "000-adapter-4.png") as shown, Image.open(tmp_path / "compare-4.png") as sheet:
         assert sheet.width == 3 * (shown.width + 4)
@@ -78,6 +79,19 @@ def check_film(folder: Path, size: tuple[int, int]) -> None:
     assert size == (5 * 32, 32)  # all five frames side by side
     with Image.open(folder / "000-adapter-4.gif") as film:
         assert (film.size, film.n_frames, film.info["duration"]) == ((32, 32), 5, 120)  # a GIF counts hundredths
+    assert (folder / "000-adapter-4.mp4").exists() == saving.makes_mp4()
+
+
+def test_an_mp4_has_all_frames_at_their_pace_and_even_sides(tmp_path):
+    read = pytest.importorskip("imageio_ffmpeg").read_frames
+    film = torch.linspace(0, 1, 6)[:, None, None, None].expand(6, 3, 18, 33)
+    saving.save_mp4(film, tmp_path / "film.mp4", 12.0)
+    frames = read(tmp_path / "film.mp4")
+    told = next(frames)
+    assert (told["size"], told["fps"]) == ((32, 18), 12.0)
+    shades = [float(np.frombuffer(frame, np.uint8).mean()) / 255 for frame in frames]
+    assert shades == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], abs=0.05)
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
 def check_sound(folder: Path, size: tuple[int, int]) -> None:

@@ -50,6 +50,7 @@ def sample(
         chosen.attach(pipe)
     more = call | ({} if negative_prompt is None else {"negative_prompt": [negative_prompt] * len(prompts)})
     variants = VARIANTS if compare else ("adapter" if chosen else "cfg",)
+    kinds = set()
     for scale in guidance_scale:
         columns = {}
         for variant in variants:
@@ -58,10 +59,13 @@ def sample(
                 saving.save_made(pipe, done.kind, one, output / f"{number:03d}-{variant}-{scale:g}", call)
                 for number, one in enumerate(done.outputs)
             ]
+            kinds.add(done.kind)
             cost = f"{done.passes:g} passes a step, {ui.duration(done.seconds)} {media.KINDS[done.kind]}"
             ui.say(f"{variant} at {scale:g}: {cost}")
         if compare:
             saving.save_image(gallery.grid(columns, prompts), output / f"compare-{scale:g}.png")
+    if "frames" in kinds and not saving.makes_mp4():
+        ui.say("films are GIFs; for MP4 files too, install the extra video: imageio and imageio-ffmpeg")
     ui.say(f"what was made is in {output}")
 
 

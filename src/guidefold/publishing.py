@@ -21,6 +21,10 @@ from guidefold.keeping.group import AdapterGroup
 
 COMPARED = "compare.jpg"
 WIDEST = 1200  # pixels of the picture on the page
+LEGEND = (
+    "Time ratio: CFG's time by the adapter's. Recovered: the part of guidance that the adapter predicts; 100% is CFG. "
+    f"`{gallery.REPORT}` among the files tells the rest; download it to see it."
+)
 
 
 def push(*, adapter: str, repository: str, report: Path | None, private: bool, licence: str | None) -> None:
@@ -89,8 +93,10 @@ def shown_of(report: Path, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"figures": figures_of(results), "kind": results.meta.get("kind", "images")}
     if rows:
         compared(rows).save(folder / COMPARED, quality=90, subsampling=0)
-        found["pictures"] = f"![No guidance, CFG and the adapter from the same noise]({COMPARED})\n"
-    return found | ({"prompt": results.prompts[0]} if results.prompts else {})
+        text = f"No guidance, CFG and the adapter from the same noise, at guidance scale {rows[0].guidance_scale:g}"
+        found["pictures"] = f"![{text}]({COMPARED})\n\n*{text}.*"
+    prompts = [row.prompt for row in rows] or results.prompts
+    return found | ({"prompt": min(prompts, key=len)} if prompts else {})  # a short one fits into a line of code
 
 
 def compared(rows: list[PictureRow]) -> Image:
@@ -102,12 +108,17 @@ def compared(rows: list[PictureRow]) -> Image:
 
 
 def figures_of(results: Evaluation) -> str:
-    """Return the figures of an evaluation as a table, without the columns that were not measured."""
-    lines = gallery.table_rows(results)
-    kept = [place for place in range(len(gallery.COLUMNS)) if any(line[place] for line in lines)]
-    table = [[gallery.COLUMNS[place] for place in kept], ["---"] * len(kept)]
-    table += [[marked(line[place]) for place in kept] for line in lines]
+    """Return the figures of an evaluation as a table, narrow enough for a page, without what was not measured."""
+    lines = [*map(narrow, [list(gallery.COLUMNS), *gallery.table_rows(results)])]
+    kept = [place for place in range(len(lines[0])) if any(line[place] for line in lines[1:])]
+    head, *rows = [[marked(line[place]) for place in kept] for line in lines]
     judge = marked(results.meta.get("judge", "unknown"))
-    head = f"Judged on {len(results.prompts)} prompts, {results.sampling_steps} steps, on {marked(results.device)}"
-    text = "\n".join(f"| {' | '.join(row)} |" for row in table)
-    return f"{head}; features: {judge} ([all figures]({gallery.REPORT})):\n\n{text}"
+    told = f"Judged on {len(results.prompts)} prompts, {results.sampling_steps} steps, on {marked(results.device)}"
+    text = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(kept), *rows])
+    return f"{told}; features: {judge}.\n\n{text}\n\n{LEGEND}"
+
+
+def narrow(line: list[str]) -> list[str]:
+    """Return a line of `gallery.COLUMNS` with the three variants' values of a figure in one cell, or none."""
+    found = [", ".join(line[place : place + 3]) if line[place] else "" for place in (5, 8)]
+    return [line[0], *line[2:5], *found]

@@ -1,9 +1,12 @@
-"""What a pipeline made, in files that people open: PNG, GIF, WAV; each is written whole or not at all."""
+"""What a pipeline made, in files that people open: PNG, GIF, MP4, WAV; each is written whole or not at all."""
 
+import shutil
 import wave
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from PIL import Image
@@ -36,6 +39,23 @@ def save_film(film: Tensor, path: Path, frames_a_second: float) -> None:
         first.save(draft, format="GIF", save_all=True, append_images=rest, **pace)
 
 
+def makes_mp4() -> bool:
+    """Tell whether what diffusers writes MP4 files with is installed."""
+    return all(find_spec(name) for name in ("imageio", "imageio_ffmpeg"))
+
+
+def save_mp4(film: Tensor, path: Path, frames_a_second: float) -> None:
+    """Write a film [F, 3, H, W] as an MP4, cut to even sides. Raises InputError where the disk refuses it."""
+    from diffusers.utils.export_utils import export_to_video
+
+    height, width = (side - side % 2 for side in film.shape[-2:])  # H.264 has half as many numbers for colours
+    frames: list[Any] = [to_image(frame[:, :height, :width]) for frame in film]
+    with drafted(path) as draft, TemporaryDirectory() as folder:
+        made = Path(folder) / "film.mp4"  # the draft's name tells no format
+        export_to_video(frames, str(made), fps=frames_a_second, macro_block_size=2)  # pyright: ignore[reportArgumentType]
+        shutil.copyfile(made, draft)
+
+
 def save_sound(sound: Tensor, path: Path, rate: int) -> None:
     """Write a sound [C, T] as a WAV of 16 bits. Raises InputError where the disk refuses it."""
     numbers = (sound.clamp(-1, 1) * 32767).round().short().T.contiguous().numpy()
@@ -47,11 +67,14 @@ def save_sound(sound: Tensor, path: Path, rate: int) -> None:
 
 
 def save_made(pipe: Any, kind: Kind, one: Tensor, stem: Path, arguments: Mapping[str, Any]) -> Image.Image:
-    """Write a picture, a film's strip and GIF, or a sound's waves and WAV; return what is to be looked at."""
+    """Write a picture, a film's strip, GIF and maybe MP4, or a sound's waves and WAV; return what is to be seen."""
     shown = still(kind, one)
     save_image(shown, stem.with_name(f"{stem.name}.png"))
     if kind == "frames":
-        save_film(one, stem.with_name(f"{stem.name}.gif"), frames_a_second(pipe, arguments))
+        pace = frames_a_second(pipe, arguments)
+        save_film(one, stem.with_name(f"{stem.name}.gif"), pace)
+        if makes_mp4():
+            save_mp4(one, stem.with_name(f"{stem.name}.mp4"), pace)
     elif kind == "audios":
         save_sound(one, stem.with_name(f"{stem.name}.wav"), sampling_rate(pipe))
     return shown
