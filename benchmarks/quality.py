@@ -49,6 +49,7 @@ from learning import JUDGED, settings, trained
 from race import VARIANTS, race
 
 SOURCES = ("recorded", "online")
+SEEING = [design for design in DESIGNS if design != "lora"]  # a plain LoRA is of one scale alone
 Rows = Iterator[dict[str, Any]]
 
 
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--trajectories", type=int, default=128)
     parser.add_argument("--rank", type=int, default=8, help="of low_rank; other designs get the rank of equal size")
-    parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=[*DESIGNS])
+    parser.add_argument("--designs", nargs="+", choices=SEEING, default=SEEING)
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=[*SOURCES])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of initialisation and order")
     parser.add_argument("--judged", type=int, default=JUDGED, help="held-out prompts to judge on")

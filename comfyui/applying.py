@@ -11,7 +11,7 @@ from torch import Tensor
 
 from guidefold.acting.foreign import Foreign
 from guidefold.adapters.conditions import NEGATIVE
-from guidefold.adapters.readers import negative_tokens, reads
+from guidefold.adapters.readers import negative_tokens
 from guidefold.adapters.scales import as_scales
 from guidefold.errors import ModelError
 from guidefold.keeping import Adapter
@@ -50,9 +50,9 @@ class Folded:
     def deltas(self, model: Any) -> dict[Any, Any]:
         """Return the adapter's plain low-rank deltas as ComfyUI's patches."""
         names, weights, keys = self.on(model).sources, {}, {}
-        for name, layer in zip(self.adapter.layered, self.adapter.layers, strict=True):
-            if reads(name) or name == self.adapter.spec.output:
-                continue
+        layers = dict(zip(self.adapter.layered, self.adapter.layers, strict=True))
+        for name in self.adapter.deltas:
+            layer = layers[name]
             source = names[f"{name}.weight"]
             key, span = f"diffusion_model.{source.name}", source.span
             keys[name] = key if span is None else (key, (0, *span))

@@ -50,7 +50,7 @@ def test_every_setting_has_help_and_cannot_be_changed(group: type[Config]) -> No
         (AdapterConfig, {"rank": 1.5}, "give a whole number"),
         (AdapterConfig, {"rank": "8"}, "give a whole number"),
         (AdapterConfig, {"rank": True}, "give a whole number"),
-        (AdapterConfig, {"design": "lora"}, "choose from film"),
+        (AdapterConfig, {"design": "adalora"}, "choose from film"),
         (AdapterConfig, {"ranks": 8}, "unknown setting 'ranks'"),
         (TrajectoryConfig, {"keep": 21}, "keep is 21 of 20"),
         (TrajectoryConfig, {"scale_min": 1.0}, "1 < scale_min"),

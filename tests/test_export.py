@@ -12,12 +12,14 @@ from zoo import make, message_of, pipeline, shake, unet
 from guidefold.acting.names import traced
 from guidefold.adapters import ConditionSpec
 from guidefold.cli import main
-from guidefold.config import AdapterConfig
+from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import read_call
+from guidefold.distillation.run import distill
 from guidefold.errors import InputError
 from guidefold.evaluation.exporting import export
 from guidefold.keeping import Adapter
 from guidefold.keeping.export import foldable, format_for, ldm_name, named, pairs_of, wan_name
+from guidefold.keeping.hub import load
 
 SCALE = 5.0
 FEW = {"steps": 3, "batch": 2}
@@ -72,6 +74,45 @@ def test_a_unets_file_does_in_diffusers_what_the_deltas_do(pipe, tmp_path):
     close(found, sample(pipe, scale=SCALE), bare)
     done.part.detach()
     assert torch.equal(sample(pipe, scale=1.0), bare)
+
+
+@torch.no_grad()
+def test_a_plain_lora_is_all_in_its_file(pipe, tmp_path):
+    adapter = build(pipe, design="lora")
+    assert set(adapter.layered) == set(adapter.deltas) and adapter.encoder is None
+    done = export(pipe, adapter, tmp_path / "one.safetensors", PROMPTS, guidance_scale=SCALE, **FEW)
+    assert done.kept == done.whole and done.part is adapter
+    bare = sample(pipe, scale=1.0)
+    pipe.load_lora_weights(done.path)
+    found = sample(pipe, scale=1.0)
+    pipe.unload_lora_weights()
+    adapter.attach(pipe)
+    wanted = sample(pipe, scale=SCALE)
+    close(found, wanted, bare)
+    adapter.fold()
+    torch.testing.assert_close(sample(pipe, scale=SCALE), wanted, rtol=1e-3, atol=1e-3)
+    adapter.detach()
+    assert torch.equal(sample(pipe, scale=1.0), bare)
+    adapter.trained = {"scale_min": 4.0, "scale_max": 4.0}
+    told = message_of(InputError, lambda: export(pipe, adapter, done.path, PROMPTS, guidance_scale=SCALE, **FEW))
+    assert told.endswith("trained at guidance scale 4; give that")
+
+
+def test_a_plain_lora_is_trained_at_one_scale(pipe, tmp_path):
+    settings = {"adapter": AdapterConfig(design="lora", rank=2)}
+    config = TrainConfig(steps=2, batch_size=2, validation=1)
+
+    def run(**trajectory):
+        drawn = TrajectoryConfig(trajectories=3, sampling_steps=2, keep=2, record_batch=2, **trajectory)
+        return distill(pipe, PROMPTS, tmp_path / "run", trajectory=drawn, config=config, **settings)
+
+    assert "give scale_min and scale_max alike" in message_of(InputError, run)
+    alike = {"scale_min": SCALE, "scale_max": SCALE}
+    assert "neither negative prompts" in message_of(InputError, lambda: run(negatives=("blurry",), **alike))
+    assert not (tmp_path / "run").exists()
+    adapter = run(**alike)
+    assert load(tmp_path / "run" / "best").trained["scale_max"] == SCALE
+    assert any(layer.up.any() for layer in adapter.layers)
 
 
 @torch.no_grad()

@@ -156,3 +156,5 @@ def test_an_adapter_for_another_model_is_told_in_one_line():
     assert "for another base model" in told
     told = message_of(ModelError, lambda: Foreign(adapter_for(denoiser, call, design="offset", rank=2), denoiser, {}))
     assert "film" in told
+    told = message_of(ModelError, lambda: Foreign(adapter_for(denoiser, call, design="lora", rank=2), denoiser, {}))
+    assert "guidefold export" in told

@@ -57,7 +57,7 @@ def test_it_is_found_and_adapted_last(name):
     assert not any(module._forward_hooks for module in denoiser.modules())
 
 
-@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("design", [design for design in DESIGNS if design != "lora"])
 def test_its_change_is_proportional_to_the_scale_less_one(design):
     denoiser, call, adapter = build("dit", design)
     silence(adapter, lambda name: name != adapter.spec.output)

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from guidefold.errors import InputError
 
-Design = Literal["film", "bottleneck", "low_rank", "cross_attention", "offset"]
+Design = Literal["film", "bottleneck", "low_rank", "cross_attention", "offset", "lora"]
 Source = Literal["recorded", "online"]
 Tracker = Literal["tensorboard", "wandb"]
 

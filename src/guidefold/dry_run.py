@@ -118,6 +118,7 @@ def train(
         training(loader, denoiser, sketch_of_call(denoiser, call), adapter, config)
         pipe = loader.on_device()
     made = run.open_source(pipe, stores, prompts, config, trajectory, loader.call)
+    run.check_taught(run.adapter_config(adapter, config), made.trajectory)
     show_cost(training_cost(pipe, made, run.adapter_config(adapter, config), config, trajectory))
 
 
@@ -132,6 +133,7 @@ def distill(
     if config.source == "online":
         train(loader, None, prompts, adapter, config, trajectory)
         return
+    run.check_taught(run.adapter_config(adapter, config), trajectory)
     denoiser, call = guided(loader, prompts, trajectory)
     training(loader, denoiser, sketch_of_call(denoiser, call), adapter, config)
     pipe = loader.on_device()

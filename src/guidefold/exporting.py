@@ -11,7 +11,7 @@ from guidefold.demo import bundle
 from guidefold.errors import InputError
 from guidefold.evaluation.evaluate import PREDICTIONS
 from guidefold.evaluation.exporting import export as export_lora
-from guidefold.keeping.export import check_file, deltas_of
+from guidefold.keeping.export import check_file, check_trained, deltas_of
 from guidefold.trajectories.prompts import read_conditions
 
 
@@ -33,6 +33,7 @@ def export(
     check_file(output, guidance_scale)
     chosen = models.load_adapter(adapter)
     deltas_of(chosen)
+    check_trained(chosen, guidance_scale)
     if conditions is None and model not in bundle.FOLDERS:
         raise InputError("give prompts to judge the file on with --conditions")
     prompts = bundle.held_out_prompts(model) if conditions is None else read_conditions(conditions)

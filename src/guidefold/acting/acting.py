@@ -185,6 +185,8 @@ class Acting(Network):
 
     def sees(self, name: str) -> bool:
         """Tell whether a condition, or a mask of one, changes what the adapter does."""
+        if self.encoder is None:
+            return False
         spec = self.encoder.spec
         return name in spec.tokens or name in spec.vectors or name in spec.labels or "mask" in name
 

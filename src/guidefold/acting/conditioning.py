@@ -48,7 +48,7 @@ def remembered(adapter: "Acting", request: Request, scale: Tensor, conditions: d
     if memory.key != key:
         memory.key, memory.held = key, [request.scale, *seen]
         memory.alike = all(all_alike(value, len(scale)) for value in seen)
-        memory.code = adapter.encoder.standing(scale, conditions)
+        memory.code = None if adapter.encoder is None else adapter.encoder.standing(scale, conditions)
     return memory.code
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from guidefold.acting.folding import is_plain
-from guidefold.adapters.readers import reads
 from guidefold.adapters.targets import unwrapped
 from guidefold.errors import ModelError
 
@@ -21,11 +20,9 @@ class Deltas:
     """
 
     def __init__(self, adapter: "Acting", denoiser: nn.Module) -> None:
-        found = zip(adapter.layered, adapter.layers, strict=True)
-        plain = adapter.config.design == "film"
-        chosen = [(name, layer) for name, layer in found if plain and name != adapter.spec.output and not reads(name)]
-        self.names = {name for name, _ in chosen}
-        self.layers = [(unwrapped(denoiser.get_submodule(name)), layer) for name, layer in chosen]
+        layers = dict(zip(adapter.layered, adapter.layers, strict=True))
+        self.names = set(adapter.deltas)
+        self.layers = [(unwrapped(denoiser.get_submodule(name)), layers[name]) for name in adapter.deltas]
         self.kept: list[tuple[Tensor, Tensor, Tensor]] = []  # weights, what they were, what was written
         self.strength = 0.0
 

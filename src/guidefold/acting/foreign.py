@@ -40,7 +40,8 @@ class Foreign:
 
     def __init__(self, network: Network, model: nn.Module, sources: Mapping[str, Source]) -> None:
         if network.film is None:
-            raise ModelError(f"an adapter of design {network.config.design} acts in diffusers only; train one of film")
+            other = "write it as a LoRA file with guidefold export" if network.deltas else "train one of film"
+            raise ModelError(f"an adapter of design {network.config.design} acts in diffusers only; {other}")
         self.network, self.model, self.sources = network, model, sources
         self.indices: dict[tuple, tuple[Tensor, Tensor]] = {}
         spans, nothing = network.film.spans, network.film.head.out_features

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from guidefold.adapters.layers import DESIGNS, Layer, LowRank, layer_for
+from guidefold.adapters.layers import DESIGNS, Delta, Layer, LowRank, layer_for
 from guidefold.adapters.places import is_place
 from guidefold.adapters.readers import reads
 from guidefold.config import AdapterConfig
@@ -24,8 +24,12 @@ def ranks_of(config: AdapterConfig, shapes: Shapes, output: str | None) -> dict[
 
 
 def kinds_of(config: AdapterConfig, shapes: Shapes, output: str | None) -> dict[str, type[Layer]]:
-    """Return the targets' layers: a low-rank update of readers and of the output layer, of the others the design."""
-    return {name: LowRank if reads(name) or name == output else DESIGNS[config.design] for name in layered(shapes)}
+    """Return the targets' layers: a low-rank update of readers and of the output layer, of the others the design.
+
+    A plain LoRA has one kind: nothing in it is gated.
+    """
+    gated = {name for name in layered(shapes) if config.design != "lora" and (reads(name) or name == output)}
+    return {name: LowRank if name in gated else DESIGNS[config.design] for name in layered(shapes)}
 
 
 def make_layers(config: AdapterConfig, shapes: Shapes, output: str | None) -> nn.ModuleList:
@@ -60,7 +64,7 @@ class Heads(nn.Linear):
 
     def inner(self, strength: Tensor) -> Tensor:
         """Return the strength [B, 1] of the targets before the output layer; see `layers`."""
-        return strength.tanh() if self.last else strength
+        return strength.tanh() if self.last or self.design is Delta else strength
 
     def parts(self, code: Tensor, strength: Tensor, inner: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """Return what each target's layer is given, of the conditions' code [B, W] and the strengths [B, 1]."""

@@ -185,4 +185,5 @@ DESIGNS: dict[str, type[Layer]] = {
     "bottleneck": Bottleneck,
     "cross_attention": CrossAttention,
     "offset": Offset,
+    "lora": Delta,
 }

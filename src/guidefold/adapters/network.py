@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from guidefold.adapters.conditions import ConditionEncoder, ConditionSpec
 from guidefold.adapters.film import Film
-from guidefold.adapters.heads import Heads, layered, make_layers
-from guidefold.adapters.layers import DESIGNS, CrossAttention
+from guidefold.adapters.heads import Heads, kinds_of, layered, make_layers
+from guidefold.adapters.layers import DESIGNS, CrossAttention, Delta
 from guidefold.adapters.places import find_places, is_place, place_shape
 from guidefold.adapters.readers import find_readers, module_of
 from guidefold.adapters.targets import find_deltas, find_targets, shape_of, unwrapped
@@ -37,7 +37,8 @@ class Network(nn.Module):
         super().__init__()
         self.config, self.spec, self.shapes = config, spec, shapes
         self.trained: dict[str, Any] = {}
-        self.encoder = ConditionEncoder(spec if config.see_condition else spec.unseeing(), config.width)
+        seen = spec if config.see_condition else spec.unseeing()
+        self.encoder = None if config.design == "lora" else ConditionEncoder(seen, config.width)
         self.film = Film(shapes, config.width, config.squeeze) if any(map(is_place, shapes)) else None
         self.layers = make_layers(config, shapes, spec.output)
         self.heads = Heads(config, shapes, spec.output)
@@ -51,7 +52,7 @@ class Network(nn.Module):
         config = config or AdapterConfig()
         # readers first: they compare what the base's own attention puts out
         shapes = {name: shape_of(module) for name, module in find_readers(denoiser, spec).items()}
-        shapes |= film_shapes(denoiser, config) if config.design == "film" else layer_shapes(denoiser, config)
+        shapes |= film_shapes(denoiser, config) if DESIGNS[config.design] is Delta else layer_shapes(denoiser, config)
         if spec.output is not None:
             shapes.pop(spec.output, None)
             shapes[spec.output] = shape_of(denoiser.get_submodule(spec.output))  # the last
@@ -64,6 +65,11 @@ class Network(nn.Module):
     def layered(self) -> list[str]:
         """The targets that `layers` belong to, in order."""
         return list(layered(self.shapes))
+
+    @property
+    def deltas(self) -> list[str]:
+        """The layers that have a plain delta, which folds into their weights."""
+        return [name for name, kind in kinds_of(self.config, self.shapes, self.spec.output).items() if kind is Delta]
 
     @torch.no_grad()
     def along(self, output: nn.Module) -> None:
@@ -85,12 +91,12 @@ class Network(nn.Module):
         `known` is the conditions' part of the code, where it has been worked out before.
         """
         strength = (scale.reshape(len(scale), -1)[:, : self.spec.anchors] - 1).sum(1, keepdim=True)
-        code = self.encoder(scale, conditions, known=known)
         inner = self.heads.inner(strength)
+        # a plain LoRA sees nothing: its code says nothing, and no target asks for a part of it
+        nothing = strength.new_zeros(len(strength), self.heads.in_features)
+        code = nothing if self.encoder is None else self.encoder(scale, conditions, known=known)
         parts = self.heads.parts(code, strength, inner, dtype)
-        film = None
-        if self.film is not None:
-            film = self.film(code, inner if self.heads.last else strength.tanh())
+        film = None if self.film is None else self.film(code, strength.tanh())
         return Modulations(film=film, parts=parts, strength=inner, tokens=self.memory_of(conditions, strength))
 
     def memory_of(self, conditions: dict[str, Tensor], like: Tensor) -> Tensor:
@@ -104,8 +110,8 @@ class Network(nn.Module):
 
 
 def film_shapes(denoiser: nn.Module, config: AdapterConfig) -> dict[str, tuple[int, ...]]:
-    """Return the places of a denoiser, and the layers that get deltas if there are to be some."""
-    places = find_places(denoiser, config.target_modules)
+    """Return the places of a denoiser, of which a plain LoRA has none, and the layers that are to get deltas."""
+    places = find_places(denoiser, config.target_modules) if config.design == "film" else {}
     found = find_deltas(denoiser, config.target_modules) if config.rank else {}
     if not places and not found:
         return layer_shapes(denoiser, config)  # which says what is wrong with the names

@@ -194,10 +194,10 @@ class Loop:
         idle = {f"layers.{number}." for number, name in enumerate(self.adapter.layered) if name.startswith(self.last)}
         lacking = [name for name, value in self.adapter.named_parameters() if value.grad is None]
         for name in lacking:
-            if name.startswith(tuple(idle)):
-                value = self.adapter.get_parameter(name)
+            value = self.adapter.get_parameter(name)
+            if name.startswith(tuple(idle)) or not value.numel():
                 value.grad = torch.zeros_like(value)
-        if lacking := [name for name in lacking if not name.startswith(tuple(idle))]:
+        if lacking := [name for name in lacking if self.adapter.get_parameter(name).grad is None]:
             raise TrainingError(
                 f"no gradient reaches the adapter's {lacking[0]} and {len(lacking) - 1} other parameters at step "
                 f"{step}; a layer of {type(self.student.denoiser).__name__} passes none on, as some quantised ones do: "

@@ -108,7 +108,8 @@ def train(
     source = open_source(pipe, store, conditions, config, trajectory, arguments)
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     how = settled(config, denoiser)
-    student = Student(denoiser, new_adapter(denoiser, source.spec, adapter, config), source.static)
+    made = new_adapter(denoiser, source.spec, adapter, config, source.trajectory)
+    student = Student(denoiser, made, source.static)
     told = origin(pipe, denoiser, config, source.trajectory) | shaped_by(pipe, source, arguments)
     student.adapter.trained = told | student.adapter.trained
     claim(folder, told_of(student.adapter, denoiser, config, source.trajectory, source.identity))
@@ -141,22 +142,41 @@ def check_run(recorder: Recorder, output: Path, adapter: AdapterConfig | None, c
     denoiser = chosen_denoiser(recorder.pipe, recorder.spec.denoiser)
     settled(config, denoiser)
     with forked(denoiser):
-        made = new_adapter(denoiser, recorder.spec, adapter, config)
+        made = new_adapter(denoiser, recorder.spec, adapter, config, recorder.config)
     is_own(output, told_of(made, denoiser, config, drawn_of([store]), identity_of([store])))
 
 
 def new_adapter(
-    denoiser: nn.Module, spec: ConditionSpec, adapter: AdapterConfig | None, config: TrainConfig
+    denoiser: nn.Module,
+    spec: ConditionSpec,
+    adapter: AdapterConfig | None,
+    config: TrainConfig,
+    trajectory: TrajectoryConfig,
 ) -> Adapter:
     """Return the adapter that a run starts with. Raises InputError or ModelError where it does not fit."""
     torch.manual_seed(config.seed)
     settings = adapter_config(adapter, config)
+    check_taught(settings, trajectory)
     with memory_told(f"give less than rank {settings.rank} and width {settings.width}"):
         made = Adapter.build(denoiser, spec, settings)
     check(made, denoiser)
     if config.init is not None:
         start_from(made, config.init)
     return made
+
+
+def check_taught(adapter: AdapterConfig, trajectory: TrajectoryConfig) -> None:
+    """Raise InputError where a plain LoRA is to learn what depends on more than it sees, which is nothing."""
+    if adapter.design != "lora":
+        return
+    low, high = trajectory.scale_min, trajectory.scale_max
+    if low != high:
+        raise InputError(
+            f"a plain LoRA is of one guidance scale, and these are {low:g} to {high:g}; give scale_min and scale_max "
+            "alike, such as 5, or another design"
+        )
+    if trajectory.negatives or any(low != high for low, high in trajectory.dial_ranges().values()):
+        raise InputError("a plain LoRA sees neither negative prompts nor further scales; leave them out, or give film")
 
 
 def adapter_config(adapter: AdapterConfig | None, config: TrainConfig) -> AdapterConfig:

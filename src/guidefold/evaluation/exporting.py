@@ -12,7 +12,17 @@ from guidefold.denoiser import chosen_denoiser
 from guidefold.errors import InputError
 from guidefold.evaluation.predictions import on_teacher_states
 from guidefold.keeping import Adapter
-from guidefold.keeping.export import check_file, deltas_of, described, foldable, format_for, named, pairs_of, write
+from guidefold.keeping.export import (
+    check_file,
+    check_trained,
+    deltas_of,
+    described,
+    foldable,
+    format_for,
+    named,
+    pairs_of,
+    write,
+)
 
 
 @dataclass(frozen=True)
@@ -47,15 +57,17 @@ def export(
     path = Path(output)
     check_file(path, guidance_scale)
     deltas_of(adapter)
+    check_trained(adapter, guidance_scale)
     denoiser = chosen_denoiser(pipe, adapter.spec.denoiser)
     style = format_for(denoiser, style)
     off = next(iter(adapter.spec.offs.values()))
     options = {"steps": steps, "seed": seed, "batch": batch, **arguments}
     gates = Gates(adapter)
     whole = recovered(pipe, adapter, prompts, guidance_scale, gates, options)
-    part = foldable(adapter, gates.mean())
-    part.requires_grad_(False)
-    kept = recovered(pipe, part, prompts, guidance_scale, None, options)
+    part, kept = adapter, whole
+    if set(adapter.layered) != set(adapter.deltas) or adapter.film is not None:
+        part = foldable(adapter, gates.mean()).requires_grad_(False)
+        kept = recovered(pipe, part, prompts, guidance_scale, None, options)
     pairs = pairs_of(part, guidance_scale + 1 - off)
     told = {
         **described(denoiser, path.stem),

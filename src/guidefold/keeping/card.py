@@ -20,7 +20,7 @@ inference: false
 # Guidance folded into one forward pass
 
 Base model: {base}. This adapter predicts its classifier-free guidance in one forward pass a sampling step instead of
-two, for guidance scales from {low:g} to {high:g}.
+two, {scales}.
 {pictures}
 ```python
 import guidefold
@@ -82,8 +82,7 @@ def model_card(adapter: Adapter, name: str, shown: Shown | None = None) -> str:
         licence=f"that of the base model, {marked(shown.licence['license'])}."
         if "license" in shown.licence
         else "that of the base model, which its own page tells.",
-        low=low,
-        high=high,
+        scales=f"at guidance scale {low:g}" if low == high else f"for guidance scales from {low:g} to {high:g}",
         middle=round((low + high) / 2, 1),
         name=quoted(name),
         design=adapter.config.design,

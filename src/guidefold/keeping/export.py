@@ -52,14 +52,19 @@ def check_file(output: Path, guidance_scale: float) -> None:
 
 def deltas_of(adapter: Adapter) -> list[str]:
     """Return the layers that have a plain low-rank delta. Raises InputError where there are none to export."""
-    spec = adapter.spec
-    found = [name for name in adapter.layered if not reads(name) and name != spec.output]
-    if adapter.config.design != "film" or not found:
+    if not adapter.deltas:
         raise InputError(
             f"this adapter has nothing that a LoRA file can hold (design {adapter.config.design}, rank "
-            f"{adapter.config.rank}); train one of design film with deltas, such as --rank 16"
+            f"{adapter.config.rank}); train one of design lora, or of film with deltas, such as --rank 16"
         )
-    return found
+    return adapter.deltas
+
+
+def check_trained(adapter: Adapter, guidance_scale: float) -> None:
+    """Raise InputError for a plain LoRA at another scale than that which it was trained at, if it tells one."""
+    scale = adapter.trained.get("scale_min", guidance_scale)
+    if adapter.config.design == "lora" and guidance_scale != scale:
+        raise InputError(f"this LoRA was trained at guidance scale {scale:g}; give that")
 
 
 @torch.no_grad()
@@ -84,15 +89,15 @@ def foldable(adapter: Adapter, gates: Tensor | None) -> Adapter:
 @torch.no_grad()
 def pairs_of(adapter: Adapter, guidance_scale: float) -> Pairs:
     """Return what a `foldable` adapter adds to the layers' weights at a scale, counted from 1, in float32."""
-    strength, pairs = torch.tensor(guidance_scale - 1), {}
+    strength, deltas, pairs = torch.tensor(guidance_scale - 1), set(adapter.deltas), {}
     layers: Any = adapter.layers
     for name, layer in zip(adapter.layered, layers, strict=True):
-        if name == adapter.spec.output:
-            gates = (1 + adapter.heads.bias[-layer.up.shape[1] :].float()) * strength
-            pairs[name] = shortest(layer.folded(gates.cpu()).float())
-        elif not reads(name):
+        if name in deltas:
             up = layer.up.float() * strength.tanh()
             pairs[name] = layer.down.float(), up if layer.down.dim() == 2 else up[..., None, None]
+        elif not reads(name):
+            gates = (1 + adapter.heads.bias[-layer.up.shape[1] :].float()) * strength
+            pairs[name] = shortest(layer.folded(gates.cpu()).float())
     return {name: (down.cpu().contiguous(), up.cpu().contiguous()) for name, (down, up) in pairs.items()}
 
 
