@@ -10,7 +10,7 @@ case $1 in
     unet) model=bundled prompts=$package/teacher/prompts.txt
         size="--trajectories 1024 --steps 600 --batch-size 32 --validate-every 250 --checkpoint-every 50" ;;
     dit) model=bundled-dit prompts=$package/dit/prompts.txt
-        size="--trajectories 1200 --scale-max 6 --steps 1500 --batch-size 64 --validate-every 250 --checkpoint-every 50" ;;
+        size="--trajectories 1200 --scale-max 6 --steps 1200 --batch-size 64 --validate-every 250 --checkpoint-every 50" ;;
     *) echo "unet or dit, not $1" >&2; exit 2 ;;
 esac
 python3 -m guidefold distill --model $model --conditions "$prompts" --output "$2" $common $size

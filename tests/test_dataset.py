@@ -99,6 +99,13 @@ def test_a_split_is_the_same_every_time_and_grows(store):
     assert held[0] == held[1] < held[2]
 
 
+def test_every_label_stays_in_training(store):
+    training, held = split([store], 9, labels=True)
+    assert len(held.trajectories) == 9 and not set(held.trajectories.tolist()) & set(training.trajectories.tolist())
+    assert set(training.conditions.tolist()) == set(StateSet([store]).conditions.tolist())
+    assert set(split([store], 3, labels=True)[1].trajectories.tolist()) < set(held.trajectories.tolist())
+
+
 def test_holding_out_everything_is_refused(store):
     with pytest.raises(InputError, match="validation is 30, which holds out every recorded prompt; give at most"):
         split([store], 30)

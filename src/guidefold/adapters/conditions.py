@@ -208,6 +208,8 @@ class ConditionEncoder(nn.Module):
         self.pools = nn.ModuleList(TokenPool(dim, width) for dim in spec.tokens.values())
         self.vectors = nn.ModuleList(nn.Linear(dim, width) for dim in spec.vectors.values())
         self.labels = nn.ModuleList(nn.Embedding(count, width) for count in spec.labels.values())
+        for label in self.labels:
+            nn.init.zeros_(label.weight)  # a label that no trajectory had says nothing
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
     def forward(self, guidance_scale: Tensor, tensors: dict[str, Tensor], known: Tensor | None = None) -> Tensor:

@@ -62,7 +62,9 @@ class RecordedStates:
         self.identity = identity_of(stores)
         self.spec, self.static = told_by(stores[0])
         self.arguments: dict[str, Any] = stores[0].header.get("arguments", {})
-        self.training, self.held_out = split(stores, config.validation)
+        self.training, self.held_out = split(
+            stores, config.validation, labels=bool(self.spec.labels) and not self.spec.tokens
+        )
 
     def batch(self, step: int) -> States:
         size = self.config.batch_size

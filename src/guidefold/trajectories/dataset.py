@@ -86,20 +86,37 @@ def gathered(shard: Mapping[str, Tensor], rows: Tensor, first: int) -> dict[str,
     }
 
 
-def split(stores: Sequence[Store], validation: int) -> tuple[StateSet, StateSet]:
-    """Return training and validation states; no condition is in both.
+def split(stores: Sequence[Store], validation: int, *, labels: bool = False) -> tuple[StateSet, StateSet]:
+    """Return training and validation states; no prompt is in both.
 
-    Whole conditions are held out, in an order that depends on nothing but their text, until they have at least
-    `validation` trajectories: a later round, of another seed or list, begins with the same. Raises InputError if
+    Whole prompts are held out, in an order that depends on nothing but their text, until they have at least
+    `validation` trajectories: a later round, of another seed or list, begins with the same. Of class labels, of which
+    none can be learnt from others, single trajectories are held out where there are enough. Raises InputError if
     nothing would be left to train on, StoreError for a damaged store.
     """
     everything = StateSet(stores)
-    held = held_out(everything.conditions, validation)
+    spare = spares(everything.conditions) if labels else []
+    if len(spare) < max(1, validation):
+        held = held_out(everything.conditions, validation)
+    else:
+        held = torch.zeros(len(everything.conditions), dtype=torch.bool)
+        held[spare[:validation]] = True
     numbers = everything.trajectories
     return (
         StateSet(stores, trajectories=numbers[~held], verify=False),
         StateSet(stores, trajectories=numbers[held], verify=False),
     )
+
+
+def spares(conditions: Tensor) -> list[int]:
+    """Return which of the trajectories [T] are not the first of their condition; the second ones come first."""
+    counts: dict[int, int] = {}
+    found = []
+    for place, condition in enumerate(conditions.tolist()):
+        counts[condition] = number = counts.get(condition, -1) + 1
+        if number:
+            found.append((number, condition, place))
+    return [place for _, _, place in sorted(found)]
 
 
 def held_out(conditions: Tensor, validation: int) -> Tensor:
