@@ -18,8 +18,8 @@ README = Path(__file__).parents[1] / "README.md"
 AIM = 0.97
 COST = (
     "Trained for {minutes:.0f} minutes on one CPU core, it keeps {low:.1%} to {high:.1%} of CFG's gain in CLIP "
-    "score{aim}. On one CPU core one of its steps takes {one:.2f} times a bare one for one image and {many:.2f} times for 16; "
-    "CFG {cfg_one:.2f} and {cfg_many:.2f} times."
+    "score{aim}. On one CPU core one of its steps takes {one:.2f} times a bare one for one image and {many:.2f} times "
+    "for 16; CFG {cfg_one:.2f} and {cfg_many:.2f} times."
 )
 CLASSES = (
     "The same for the bundled class-conditional transformer, whose adapter was trained for {minutes:.0f} minutes at "
