@@ -16,7 +16,7 @@ def compiling(entry: dict[str, Any]) -> str:
             rows.append((label, what, *ms, *ratios))
     text = (
         "Processor time of a step with the default adapter, repeated blocks as they are and compiled; training is a "
-        "forward and a backward pass, of the bare model to its latents. `demo` has the bundled teacher's sizes, and its "
+        "forward and a backward pass, of the bare model to its latents. `demo` has the bundled teacher's sizes, its "
         "repeated blocks are few, its transformer blocks; `flux` is of Flux's kind. Quartiles of the ratios within a "
         f"round. {made(entry)}\n\n"
     )
