@@ -13,17 +13,14 @@ def compiling(entry: dict[str, Any]) -> str:
             ms = [f"{times['milliseconds'][kind]['median']:.0f}" for kind in ("bare", "adapter", "compiled")]
             ratios = [interval_of(times[ratio]) for ratio in ("adapter_over_bare", "compiled_over_adapter")]
             label = f"{name}:{one['batch']}, {one['parameters'] / 1e6:.0f} M"
-            rows.append((label, what, *ms, *ratios, f"{times['seconds_to_compile']:.0f}"))
+            rows.append((label, what, *ms, *ratios))
     text = (
         "Processor time of a step with the default adapter, repeated blocks as they are and compiled; training is a "
-        "forward and a backward pass, of the bare model to its latents. `demo` is the bundled teacher, whose repeated "
-        "blocks are its few transformer blocks; `flux` is of Flux's kind. Quartiles of the ratios "
-        f"within a round. {made(entry)}\n\n"
+        "forward and a backward pass, of the bare model to its latents. `demo` has the bundled teacher's sizes, its "
+        "repeated blocks are few, its transformer blocks; `flux` is of Flux's kind. Quartiles of the ratios within a "
+        f"round. {made(entry)}\n\n"
     )
-    columns = (
-        "denoiser:batch", "", "bare ms", "adapter ms", "compiled ms", "adapter / bare", "compiled / adapter",
-        "s to compile",
-    )  # fmt: skip
+    columns = ("denoiser:batch", "", "bare ms", "adapter ms", "compiled ms", "adapter / bare", "compiled / adapter")
     return text + table(columns, rows)
 
 
