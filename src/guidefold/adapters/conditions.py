@@ -207,9 +207,11 @@ class ConditionEncoder(nn.Module):
         self.time = nn.Linear(TIME_FEATURES, width)
         self.pools = nn.ModuleList(TokenPool(dim, width) for dim in spec.tokens.values())
         self.vectors = nn.ModuleList(nn.Linear(dim, width) for dim in spec.vectors.values())
-        self.labels = nn.ModuleList(nn.Embedding(count, width) for count in spec.labels.values())
-        for label in self.labels:
-            nn.init.zeros_(label.weight)  # a label that no trajectory had says nothing
+        # zeros, so that a label that no trajectory had says nothing
+        tables = [
+            nn.Embedding.from_pretrained(torch.zeros(count, width), freeze=False) for count in spec.labels.values()
+        ]
+        self.labels = nn.ModuleList(tables)
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
     def forward(self, guidance_scale: Tensor, tensors: dict[str, Tensor], known: Tensor | None = None) -> Tensor:

@@ -24,7 +24,8 @@ def load_teacher(device: str | torch.device = "cpu", dtype: torch.dtype = torch.
     class labels.
     """
     with hushed():
-        from diffusers import DiTPipeline, StableDiffusionPipeline
+        from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
+        from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
         settings = {"local_files_only": True, "use_safetensors": True, "dtype": dtype}
         if name == DIT:
