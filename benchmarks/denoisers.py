@@ -75,6 +75,19 @@ def dit(batch: int) -> tuple[nn.Module, Call]:
     return model, call
 
 
+def demo_dit(batch: int) -> tuple[nn.Module, Call]:
+    """The bundled class-conditional teacher."""
+    model = DiTTransformer2DModel(
+        num_layers=6, num_attention_heads=5, attention_head_dim=32, in_channels=4, out_channels=4, sample_size=16
+    )
+    call = {
+        "hidden_states": torch.randn(batch, 4, 16, 16),
+        "timestep": torch.full((batch,), 801),
+        "class_labels": torch.full((batch,), 7),
+    }
+    return model, call
+
+
 def sdxl_layers() -> tuple[nn.Module, Call]:
     """All layers of Stable Diffusion XL, in widths that cost nothing."""
     model = UNet2DConditionModel(
@@ -112,7 +125,9 @@ def flux_layers() -> tuple[nn.Module, Call]:
 
 
 LAYERS: dict[str, Callable[[], tuple[nn.Module, Call]]] = {"SDXL": sdxl_layers, "Flux": flux_layers}
-BUILDERS: dict[str, Builder] = {"demo": demo, "sd21": sd21, "sdxl": sdxl, "dit": dit}
+BUILDERS: dict[str, Builder] = {
+    "demo": demo, "bundled": demo, "bundled-dit": demo_dit, "sd21": sd21, "sdxl": sdxl, "dit": dit
+}  # fmt: skip
 
 
 def mapped(call: Call, change: Callable[[Tensor], Tensor]) -> Call:

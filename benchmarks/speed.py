@@ -1,7 +1,7 @@
 """Time one sampling step's denoiser work: guidance with two rows per image, the adapter with one, and the bare model.
 
-`python benchmarks/speed.py --cases demo:1 demo:16 sd21:1 dit:1`; a case is a denoiser and a batch size, `bundled` the
-demo's with the bundled adapter instead of one with default targets. The three take turns in one process, and the ratios
+`python benchmarks/speed.py --cases demo:1 demo:16 sd21:1 dit:1`; a case is a denoiser and a batch size; those called
+bundled have the bundled adapter instead of a new one with default targets. The three take turns in one process, and the ratios
 are taken within a round, because a machine's speed changes from minute to minute. The steps are those of a pipeline's
 run, each with a timestep of its own; what a run costs once, at its first two steps, is told beside.
 """
@@ -31,7 +31,7 @@ from guidefold.config import AdapterConfig
 from guidefold.denoiser import prediction_of, read_call
 from guidefold.guidance import classifier_free
 from guidefold.keeping import Adapter
-from guidefold.keeping.hub import from_pretrained
+from guidefold.keeping.hub import BUNDLED, from_pretrained
 
 SCALE = 7.5
 WARMUP = 2  # steps; after them a run's modulations are worked out
@@ -114,12 +114,12 @@ def twin(denoiser: nn.Module) -> nn.Module:
 def prepare(case: str, options: argparse.Namespace) -> Bench:
     name, _, batch = case.partition(":")
     torch.manual_seed(0)
-    denoiser, call = BUILDERS["demo" if name == "bundled" else name](int(batch or 1))
+    denoiser, call = BUILDERS[name](int(batch or 1))
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     denoiser = denoiser.eval().requires_grad_(False).to(device, dtype)
     call = mapped(call, lambda value: value.to(device, dtype if value.is_floating_point() else None))
     spec = ConditionSpec.observe(denoiser, read_call(denoiser, (), call))
-    if name == "bundled":
+    if name in BUNDLED:
         adapter = from_pretrained(name)
     else:
         adapter = Adapter.build(denoiser, spec, AdapterConfig(design=options.design, rank=options.rank))

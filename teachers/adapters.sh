@@ -1,5 +1,5 @@
 #!/bin/sh
-# The bundled adapters, each in one go, resumable: record, train, bundle.
+# Adapters of the default design for the bundled teachers, each in one go, resumable; that of dit is the bundled one.
 #   sh teachers/adapters.sh unet|dit FOLDER
 # One core takes about half an hour for each.
 set -e
@@ -14,4 +14,4 @@ case $1 in
     *) echo "unet or dit, not $1" >&2; exit 2 ;;
 esac
 python3 -m guidefold distill --model $model --conditions "$prompts" --output "$2" $common $size
-python3 "$here/adapter.py" "$2/best" $model
+if [ "$1" = dit ]; then python3 "$here/adapter.py" "$2/best" $model; fi
