@@ -1,9 +1,9 @@
 """Time one sampling step's denoiser work: guidance with two rows per image, the adapter with one, and the bare model.
 
 `python benchmarks/speed.py --cases demo:1 demo:16 sd21:1 dit:1`; a case is a denoiser and a batch size; those called
-bundled have the bundled adapter instead of a new one with default targets. The three take turns in one process, and the ratios
-are taken within a round, because a machine's speed changes from minute to minute. The steps are those of a pipeline's
-run, each with a timestep of its own; what a run costs once, at its first two steps, is told beside.
+bundled have the bundled adapter instead of a new one with default targets. The three take turns in one process, and
+the ratios are taken within a round, because a machine's speed changes from minute to minute. The steps are those of a
+pipeline's run, each with a timestep of its own; what a run costs once, at its first two steps, is told beside.
 """
 
 import argparse
