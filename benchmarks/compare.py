@@ -47,7 +47,7 @@ def strip(rows: dict[str, list[Any]], names: list[str]) -> Image.Image:
     sheet = Image.new("RGB", (MARGIN + len(names) * SIDE, TITLE + len(rows) * SIDE), "white")
     draw = ImageDraw.Draw(sheet)
     for column, name in enumerate(names):
-        short = name if draw.textlength(name, font) < SIDE else name.partition(" (")[0].rpartition(" with ")[0] or name
+        short = name.partition(" (")[0].partition(" with ")[0]
         draw.text((MARGIN + (column + 0.5) * SIDE, 2), short, fill="gray", font=font, anchor="mt")
     for row, (told, pictures) in enumerate(rows.items()):
         draw.text((4, TITLE + (row + 0.5) * SIDE), told, fill="black", font=font, anchor="lm")
