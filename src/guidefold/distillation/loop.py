@@ -92,8 +92,9 @@ class Loop:
         if is_asked():
             self.device = self.accelerator.device
             shard(student.denoiser, self.device)
-        self.adapter = student.adapter.to(torch.float32).train().requires_grad_(True)
-        settle(self.adapter, student.denoiser, self.device)
+        self.adapter = student.adapter.to(self.device, torch.float32).train().requires_grad_(True)
+        if "hf_device_map" in vars(student.denoiser):
+            settle(self.adapter, student.denoiser, self.device)
         parameters = self.adapter.parameters()
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.average = Average(self.adapter, config.ema_decay)
