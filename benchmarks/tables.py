@@ -11,7 +11,7 @@ from typing import Any
 
 from costs import compiling, memory, recording_memory
 from pages import interval, interval_of, kept, load, made, table
-from trainings import data, designs, loss, merging, negative, output, pag, prompts, race, steps
+from trainings import data, designs, lora, loss, merging, negative, output, pag, prompts, race, retrieval, steps
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 README = Path(__file__).parents[1] / "README.md"
@@ -218,6 +218,7 @@ SECTIONS = {
     "adapter-film": ("The default design on the same teacher, trained for minutes", adapter),
     "teacher-dit": ("Guidance on the class-conditional teacher", teacher),
     "adapter-dit": ("Its bundled adapter against CFG", adapter),
+    "retrieval-dit": ("Whether a picture shows its class", retrieval),
     "race-dit": ("The race on the class-conditional teacher", race),
     "prompts": ("Prompts trained on, invented and held out", prompts),
     "merging": ("The mean of adapters", merging),
@@ -230,6 +231,7 @@ SECTIONS = {
     "steps": ("Which steps' guidance counts", steps),
     "race": ("The default design, its settings, the other designs and other methods", race),
     "data": ("Recorded trajectories against noised data", data),
+    "lora": ("LoRA files at one guidance scale", lora),
     "launches": ("Launches of one step", launches),
     "speed-cpu-float32": ("Time of one sampling step", speed),
     "speed-cpu-float32-bundled": ("Time of one sampling step with the bundled adapter", speed),

@@ -166,3 +166,32 @@ def pag(entry: dict[str, Any]) -> str:
     passes = f"{results['teacher_passes_per_step']:g} passes a step become {results['student_passes_per_step']:g}"
     text = f"CFG with perturbed attention guidance at scale {results['pag_scale']:g}: {passes}. {budget_of(results)} "
     return text + f"{made(entry)}\n\n" + table(("guidance scale", "recovered"), rows)
+
+
+def lora(entry: dict[str, Any]) -> str:
+    """Return the table of what LoRA files keep at one guidance scale."""
+    results = entry["results"]
+    rows = [
+        (
+            row["variant"],
+            f"{row['parameters']:,}",
+            f"{row['whole']:.1%}",
+            "" if row["file"] is None else f"{row['file']:.1%}",
+        )
+        for row in results["rows"]
+    ]
+    text = f"{budget(results)}, {results['judged_prompts']} held-out prompts. {made(entry)}\n\n"
+    return text + table(("variant", "parameters", "recovered by the adapter", "by its LoRA file"), rows)
+
+
+def retrieval(entry: dict[str, Any]) -> str:
+    """Return the table of how often the judge picks the class that a picture was to show."""
+    results = entry["results"]
+    rows = [
+        (row["variant"], f"{row['guidance_scale']:g}", f"{row['top1']:.1%}", f"{row['frechet']:.1f}")
+        for row in results["rows"]
+    ]
+    rows.append(("real pictures, most of which the judge was trained on", "", f"{results['real']:.1%}", ""))
+    text = f"One picture of each of {results['classes']} classes, {results['steps']} steps; right is the nearest class "
+    text += f"of {results['among']} in the judge's features. {made(entry)}\n\n"
+    return text + table(("variant", "guidance scale", "right class", "Fréchet distance"), rows)
