@@ -41,7 +41,7 @@ EARLIER = (
     "Of an earlier commit: the adapter with negative prompts was trained before the loss counted every state's share "
     "of guidance alike."
 )
-MINUTES = {"film": 21, "bundled-dit": 20}  # of training, as the progress bar told them
+MINUTES = {"film": 21, "bundled-dit": 18}  # of training, as the progress bar told them
 SEEN = 6.0  # the highest scale that the class-conditional teacher's adapter was trained at
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
