@@ -55,5 +55,5 @@ def test_every_bit_of_an_adapter_counts(places, tmp_path):
     run = save_pretrained(adapter, tmp_path / "run" / "best").parent
     read = functools.cache(damaging.reading(None, places["store"], tmp_path / "again"))
     name, copy = "best/model.safetensors", tmp_path / "copy"
-    fates = [damaging.fate(run, copy, name, random, "flip", read) for _ in range(60)]
-    assert set(fates) <= {"told", "harmless"} and fates.count("harmless") < 5
+    fates = [damaging.fate(run, copy, name, random, "flip", read) for _ in range(40)]
+    assert set(fates) <= {"told", "harmless"} and fates.count("harmless") < 4

@@ -120,11 +120,11 @@ def test_what_does_not_fit_is_one_line(model, dress, error, told, tmp_path):
     assert told in message_of(error, lambda: load(model, **filled))
 
 
-def test_there_is_one_bundled_teacher_alone():
+def test_a_bundled_teacher_is_there_in_one_form_alone():
     told = message_of(
         InputError, lambda: models.load_pipeline("bundled", "cpu", "float32", None, ModelConfig(revision="v1"))
     )
-    assert told == "there is one bundled teacher alone; leave revision out"
+    assert told == "bundled is there in one form alone; leave revision out"
 
 
 def test_a_lora_has_a_place_and_a_scale():
