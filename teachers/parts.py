@@ -45,6 +45,7 @@ def load_codec(run: Path | None, init: Path | None) -> AutoencoderTiny:
     codec = autoencoder.model()
     if init:
         codec = AutoencoderTiny.from_pretrained(init / "vae", dtype=torch.float32)
+        codec.register_to_config(_name_or_path="")  # it would be written to the exported teacher
     if run and (run / "autoencoder.safetensors").exists():
         codec.load_state_dict(averaged(run / "autoencoder.safetensors"), strict=False)
         # set when its training ends; see train.py
