@@ -19,16 +19,18 @@ def main() -> None:
     parser.add_argument("--teacher", choices=bundle.FOLDERS, default=bundle.UNET)
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--adapter", help="default: the bundled one")
+    parser.add_argument("--output", help="name of the results; default: adapter, and the teacher's")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     made = provenance(options.device)
-    teacher, suffix = options.teacher, options.teacher.removeprefix(bundle.UNET)
+    teacher = options.teacher
+    name = options.output or f"adapter{teacher.removeprefix(bundle.UNET)}"
     pipe, judge = bundle.load_teacher(options.device, name=teacher), bundle.load_judge(teacher)
     adapter, config = load_adapter(options.adapter or teacher), EvalConfig(images=options.images)
     results, pictures = evaluate(pipe, adapter, bundle.held_out_prompts(teacher), judge, config)
-    save(RESULTS / f"adapter{suffix}.json", made, results.to_dict())
-    columns = {name: [row.images[name] for row in pictures] for name in ("none", "cfg", "adapter")}
-    save_image(gallery.grid(columns, [row.prompt for row in pictures]), RESULTS / f"adapter{suffix}.png")
+    save(RESULTS / f"{name}.json", made, results.to_dict())
+    columns = {kind: [row.images[kind] for row in pictures] for kind in ("none", "cfg", "adapter")}
+    save_image(gallery.grid(columns, [row.prompt for row in pictures]), RESULTS / f"{name}.png")
 
 
 if __name__ == "__main__":

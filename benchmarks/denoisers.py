@@ -62,17 +62,21 @@ def sdxl(batch: int) -> tuple[nn.Module, Call]:
     return model, unet_call(batch, 128, 77, 2048) | {"added_cond_kwargs": pooled}
 
 
+def dit_call(batch: int, size: int) -> Call:
+    """Return a call for several images of one class."""
+    return {
+        "hidden_states": torch.randn(batch, 4, size, size),
+        "timestep": torch.full((batch,), 801),
+        "class_labels": torch.full((batch,), 7),
+    }
+
+
 def dit(batch: int) -> tuple[nn.Module, Call]:
     """DiT-XL/2, at 256 x 256 pixels."""
     model = DiTTransformer2DModel(
         num_layers=28, num_attention_heads=16, attention_head_dim=72, in_channels=4, out_channels=8, sample_size=32
     )
-    call = {
-        "hidden_states": torch.randn(batch, 4, 32, 32),
-        "timestep": torch.full((batch,), 801),
-        "class_labels": torch.full((batch,), 7),
-    }
-    return model, call
+    return model, dit_call(batch, 32)
 
 
 def demo_dit(batch: int) -> tuple[nn.Module, Call]:
@@ -80,12 +84,7 @@ def demo_dit(batch: int) -> tuple[nn.Module, Call]:
     model = DiTTransformer2DModel(
         num_layers=6, num_attention_heads=5, attention_head_dim=32, in_channels=4, out_channels=4, sample_size=16
     )
-    call = {
-        "hidden_states": torch.randn(batch, 4, 16, 16),
-        "timestep": torch.full((batch,), 801),
-        "class_labels": torch.full((batch,), 7),
-    }
-    return model, call
+    return model, dit_call(batch, 16)
 
 
 def sdxl_layers() -> tuple[nn.Module, Call]:

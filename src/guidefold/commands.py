@@ -177,7 +177,7 @@ def say_trained(adapter: Adapter | AdapterGroup, output: Path) -> None:
         ui.say(f"the best adapters, of {', '.join(adapter.adapters)}, are in {output / 'best'}")
         return
     recovered = adapter.trained.get("recovered")
-    figure = "" if recovered is None else f", which recovers {recovered:.1%} of guidance on held-out conditions"
+    figure = "" if recovered is None else f", which recovers {recovered:.1%} of guidance on held-out trajectories"
     ui.say(f"the best adapter is in {output / 'best'}{figure}")
 
 

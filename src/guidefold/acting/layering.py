@@ -140,13 +140,11 @@ class Layering:
 
     def clear(self) -> None:
         """Take the hooks off, and leave nothing of the current call."""
-        if self.idle:  # as it is wherever the folded form was taken
-            return
+        if self.idle:
+            return  # as it is wherever the folded form was taken
         for hook in self.hooks:
             hook.take()
-        vars(self.now).update(vars(Now()))
-        for target in self.targets.values():
-            target.modulation = None
+        self.tell((dict.fromkeys(self.targets), Now()))
         self.idle = True
 
 

@@ -92,11 +92,12 @@ class Network(nn.Module):
         """
         strength = (scale.reshape(len(scale), -1)[:, : self.spec.anchors] - 1).sum(1, keepdim=True)
         inner = self.heads.inner(strength)
-        # a plain LoRA sees nothing: its code says nothing, and no target asks for a part of it
-        nothing = strength.new_zeros(len(strength), self.heads.in_features)
-        code = nothing if self.encoder is None else self.encoder(scale, conditions, known=known)
+        if self.encoder is None:  # a plain LoRA sees nothing, and no target asks for a part of its code
+            code = strength.new_zeros(len(strength), self.heads.in_features)
+        else:
+            code = self.encoder(scale, conditions, known=known)
         parts = self.heads.parts(code, strength, inner, dtype)
-        film = None if self.film is None else self.film(code, strength.tanh())
+        film = None if self.film is None else self.film(code, inner)
         return Modulations(film=film, parts=parts, strength=inner, tokens=self.memory_of(conditions, strength))
 
     def memory_of(self, conditions: dict[str, Tensor], like: Tensor) -> Tensor:

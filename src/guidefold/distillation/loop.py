@@ -235,7 +235,7 @@ class Loop:
         return {name: value.to(self.device, non_blocking=True) for name, value in mine.items()}
 
     def validate(self) -> dict[str, float]:
-        """Measure guidance recovered on held-out conditions with averaged weights, and keep the best of them.
+        """Measure guidance recovered on held-out trajectories with averaged weights, and keep the best of them.
 
         Raises TrainingError where it is not finite.
         """

@@ -72,7 +72,7 @@ def loss_curve(log_rows: Sequence[Mapping[str, Any]]) -> str:
     """Return training loss, and validation where logged, against step as SVG; rows have step and loss or validation.
 
     The loss is the share of guidance that is missed, every state alike, and validation the share of all guidance energy
-    that is recovered on held-out conditions: it is drawn as what it misses, so that both fall. A log longer than 300
+    that is recovered on held-out trajectories: it is drawn as what it misses, so that both fall. A log longer than 300
     rows is averaged in bins.
     """
     with matplotlib.rc_context(STYLE):

@@ -28,7 +28,7 @@ from diffusers import DiffusionPipeline
 
 pipe = DiffusionPipeline.from_pretrained({base_name})
 adapter = guidefold.load({name}).attach(pipe)
-{made} = pipe({prompt}, {dial}={middle:g}).{kind}[0]
+{made} = pipe({told}, {dial}={middle:g}).{kind}[0]
 ```
 
 | | |
@@ -36,7 +36,7 @@ adapter = guidefold.load({name}).attach(pipe)
 | design | {design}, rank {rank}, {targets} targets |
 | parameters | {parameters:,} |
 | trained on | {source} states, {steps} steps{before}{merged} |
-| guidance recovered on held-out conditions | {recovered} |
+| guidance recovered on held-out trajectories | {recovered} |
 {figures}
 Licence: {licence}
 
@@ -75,7 +75,7 @@ def model_card(adapter: Adapter, name: str, shown: Shown | None = None) -> str:
         more=more,
         made=made[0],
         kind=shown.kind,
-        prompt=quoted(shown.prompt),
+        told=told_to(adapter, shown.prompt),
         dial=next(iter(adapter.spec.offs)),
         pictures=f"\n{shown.pictures}\n" if shown.pictures else "",
         figures=f"\n{shown.figures}\n" if shown.figures else "",
@@ -98,6 +98,14 @@ def model_card(adapter: Adapter, name: str, shown: Shown | None = None) -> str:
         recovered="not measured" if recovered is None else f"{recovered:.1%}",
         version=__version__,
     )
+
+
+def told_to(adapter: Adapter, prompt: str) -> str:
+    """Return the argument that says what to make: a prompt, or where there are none a class label."""
+    spec = adapter.spec
+    if not spec.labels or spec.tokens or spec.vectors:
+        return quoted(prompt)
+    return f"class_labels=[{prompt if prompt.isdecimal() else 1}]"
 
 
 def quoted(text: str) -> str:
