@@ -63,6 +63,15 @@ def warm_start(clip: CLIPModel, words: CLIPTokenizer, folder: Path) -> None:
     clip.load_state_dict(own | {k: v for k, v in states.items() if k in own} | {table: embedding})
 
 
+def lock(clip: CLIPModel, folder: Path) -> None:
+    """Take an exported judge's image tower as it is: texts alone are learned (Zhai et al. 2022, arXiv 2111.07991)."""
+    states = {k: v.float() for k, v in load_file(folder / "judge" / "model.safetensors").items()}
+    _, unknown = clip.load_state_dict(states, strict=False)
+    assert not unknown
+    clip.vision_model.requires_grad_(False)
+    clip.visual_projection.requires_grad_(False)
+
+
 def normalise(pixels: Tensor) -> Tensor:
     """Map uint8 pictures [N, 3, 64, 64] to the image tower's range, -1 to 1."""
     return pixels.float() / 127.5 - 1

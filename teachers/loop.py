@@ -89,7 +89,7 @@ class Halt:
 def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     """Return what trains a model: AdamW, and Muon at what lies in its blocks and multiplies if the plan says so."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    inner = [n for n, p in trained.items() if plan.orthogonal and p.dim() > 1 and "blocks." in n and "emb" not in n]
+    inner = [n for n, p in trained.items() if plan.orthogonal and p.dim() > 1 and "block" in n and "emb" not in n]
     settings = dict(lr=plan.peak, weight_decay=plan.weight_decay)
     rest = [p for name, p in trained.items() if name not in inner]
     found: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, betas=(0.9, 0.99), **settings)]
@@ -107,7 +107,7 @@ class State:
     def save(self, path: Path) -> None:
         """Write a checkpoint in one piece: it is there completely or not at all."""
         tensors = {f"model.{k}": v.contiguous() for k, v in self.model.state_dict().items()}
-        tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
+        tensors |= {f"ema.{k}": v.contiguous() for k, v in self.ema.items()}
         for number, optimizer in enumerate(self.optimizers):
             for index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{number}.{index}.{k}": v.contiguous() for k, v in state.items()}

@@ -39,7 +39,7 @@ ENDLESS = 10_000_000
 PLANS = {
     "clip": Plan(steps=100, batch=192, peak=1e-3, warm=10, cooldown=50, decay=0.98, weight_decay=0.1),
     "autoencoder": Plan(steps=240, batch=16, peak=7e-4, warm=15, cooldown=100, decay=0.98),
-    "a": Plan(steps=ENDLESS, batch=32, peak=6e-4, warm=300, decay=0.9995),
+    "a": Plan(steps=ENDLESS, batch=64, peak=1e-3, warm=100, decay=0.999, orthogonal=True),
     "b": Plan(steps=ENDLESS, batch=64, peak=2e-3, warm=100, decay=0.999, orthogonal=True),
     "c": Plan(steps=ENDLESS, batch=64, peak=2e-3, warm=100, decay=0.999, orthogonal=True),
 }
@@ -52,6 +52,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=HERE / "cache", help="packages, pictures and latents")
     parser.add_argument("--init", type=Path, default=BUNDLED, help="an exported teacher to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", type=torch.device)
+    parser.add_argument("--locked", type=Path, help="clip: keep the image tower of this exported teacher's judge")
     for name, kind in {"steps": int, "batch": int, "cooldown": int, "peak": float, "minutes": float}.items():
         parser.add_argument(f"--{name}", type=kind)
     parser.add_argument("--names", type=int, help="learn the names that most styles have drawn, and no others")
@@ -71,6 +72,8 @@ def plan_of(args: argparse.Namespace) -> Plan:
 def train_judge(train: data.Data, words: CLIPTokenizer, args: argparse.Namespace) -> None:
     judge = clip.model(words)
     clip.warm_start(judge, words, args.init)
+    if args.locked:
+        clip.lock(judge, args.locked)
     clip.train(train.pixels, train.ids, train.groups, judge.to(args.device), args.run, plan_of(args))
 
 
