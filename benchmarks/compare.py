@@ -1,6 +1,6 @@
-"""The README's picture: no guidance, CFG and a bundled teacher's adapter, from the same noise.
+"""The README's picture, and others: no guidance, CFG and a bundled teacher's adapter, from the same noise.
 
-`python benchmarks/compare.py [--teacher bundled-sd3]`; prompts or classes are spread evenly over all that were trained
+`python benchmarks/compare.py [--teacher bundled-dit]`; prompts or classes are spread evenly over all that were trained
 on, in their order, and the seed is the first.
 """
 
@@ -30,8 +30,9 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=8)
     parser.add_argument("--guidance-scale", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "compare.png")
+    parser.add_argument("--output", type=Path, help="default: docs/compare.png, with what the teacher's name ends in")
     options = parser.parse_args()
+    output = options.output or ROOT / "docs" / f"compare{options.teacher.removeprefix(bundle.UNET)}.png"
     torch.manual_seed(options.seed)
     pipe, adapter = bundle.load_teacher(name=options.teacher), load_adapter(options.adapter or options.teacher)
     told = [one for one in bundle.prompts(options.teacher) if "skin tone" not in one]
@@ -42,7 +43,7 @@ def main() -> None:
         done = sample(pipe, told, variant, options.guidance_scale, steps=20, seed=options.seed, adapter=adapter, **more)
         rows[title] = [to_image(one) for one in done.outputs]
     names = [one.rpartition(", ")[0] or one for one in titles(pipe, told)]
-    strip(rows, names).save(options.output)
+    strip(rows, names).save(output)
 
 
 def strip(rows: dict[str, list[Any]], names: list[str]) -> Image.Image:
