@@ -27,7 +27,9 @@ def main() -> None:
     name = options.output or f"adapter{teacher.removeprefix(bundle.UNET)}"
     pipe, judge = bundle.load_teacher(options.device, name=teacher), bundle.load_judge(teacher)
     adapter, config = load_adapter(options.adapter or teacher), EvalConfig(images=options.images)
-    results, pictures = evaluate(pipe, adapter, bundle.held_out_prompts(teacher), judge, config)
+    results, pictures = evaluate(
+        pipe, adapter, bundle.held_out_prompts(teacher), judge, config, **bundle.CALLS[teacher]
+    )
     save(RESULTS / f"{name}.json", made, results.to_dict())
     columns = {kind: [row.images[kind] for row in pictures] for kind in ("none", "cfg", "adapter")}
     save_image(gallery.grid(columns, [row.prompt for row in pictures]), RESULTS / f"{name}.png")

@@ -1,6 +1,7 @@
-"""The README's picture: no guidance, CFG and the bundled adapter of the class-conditional teacher, from the same noise.
+"""The README's picture: no guidance, CFG and a bundled teacher's adapter, from the same noise.
 
-`python benchmarks/compare.py`; the classes are spread evenly over all, in their order, and the seed is the first.
+`python benchmarks/compare.py [--teacher bundled-sd3]`; prompts or classes are spread evenly over all that were trained
+on, in their order, and the seed is the first.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from common import ROOT
+from guidefold.capture.run import titles
 from guidefold.demo import bundle
 from guidefold.evaluation.evaluate import spread_over
 from guidefold.evaluation.media import to_image
@@ -23,26 +25,28 @@ SIDE, TITLE, MARGIN = 112, 20, 128
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--adapter", default=bundle.DIT)
-    parser.add_argument("--classes", type=int, default=8)
+    parser.add_argument("--teacher", choices=bundle.FOLDERS, default=bundle.UNET)
+    parser.add_argument("--adapter", help="default: the bundled one")
+    parser.add_argument("--columns", type=int, default=8)
     parser.add_argument("--guidance-scale", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "compare.png")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    pipe, adapter = bundle.load_teacher(name=bundle.DIT), load_adapter(options.adapter)
-    labels = spread_over(bundle.prompts(bundle.DIT), options.classes)
+    pipe, adapter = bundle.load_teacher(name=options.teacher), load_adapter(options.adapter or options.teacher)
+    told = [one for one in bundle.prompts(options.teacher) if "skin tone" not in one]
+    told = spread_over(told, options.columns)
     adapter.attach(pipe)
-    rows = {}
-    for variant, told in VARIANTS.items():
-        done = sample(pipe, labels, variant, options.guidance_scale, steps=20, seed=options.seed, adapter=adapter)
-        rows[told] = [to_image(one) for one in done.outputs]
-    names = {label: name for name, label in pipe.labels.items()}
-    strip(rows, [names[int(label)] for label in labels]).save(options.output)
+    rows, more = {}, bundle.CALLS[options.teacher]
+    for variant, title in VARIANTS.items():
+        done = sample(pipe, told, variant, options.guidance_scale, steps=20, seed=options.seed, adapter=adapter, **more)
+        rows[title] = [to_image(one) for one in done.outputs]
+    names = [one.rpartition(", ")[0] or one for one in titles(pipe, told)]
+    strip(rows, names).save(options.output)
 
 
 def strip(rows: dict[str, list[Any]], names: list[str]) -> Image.Image:
-    """Lay pictures out in a row per variant, with the variants' names before them and the classes' above."""
+    """Lay pictures out in a row per variant, with the variants' names before them and what they show above."""
     font = ImageFont.load_default(13)
     sheet = Image.new("RGB", (MARGIN + len(names) * SIDE, TITLE + len(rows) * SIDE), "white")
     draw = ImageDraw.Draw(sheet)

@@ -15,7 +15,7 @@ from diffusers import FluxTransformer2DModel
 from torch import nn
 
 from common import RESULTS, provenance, save
-from denoisers import Builder, Call, demo
+from denoisers import BUILDERS, Builder, Call
 from guidefold import ui
 from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig
@@ -41,7 +41,7 @@ def flux(batch: int) -> tuple[nn.Module, Call]:
     return model, call
 
 
-CASES: dict[str, tuple[Builder, int]] = {"demo": (demo, 16), "flux": (flux, 2)}
+CASES: dict[str, tuple[Builder, int]] = {"bundled": (BUILDERS["bundled"], 16), "flux": (flux, 2)}
 
 
 def adapted(denoiser: nn.Module, spec: ConditionSpec) -> tuple[nn.Module, Adapter]:

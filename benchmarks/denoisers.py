@@ -1,11 +1,15 @@
-"""Denoisers with published sizes and random weights, each with the conditional call of one sampling step."""
+"""Bundled denoisers, and others of published sizes with random weights, each with the conditional call of one step."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import DiTTransformer2DModel, FluxTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
+
+from guidefold.demo import bundle
+from guidefold.denoiser import find_denoiser
 
 Call = dict[str, Any]
 Builder = Callable[[int], tuple[nn.Module, Call]]
@@ -18,21 +22,6 @@ def unet_call(batch: int, size: int, tokens: int, width: int) -> Call:
         "timestep": torch.tensor(801),
         "encoder_hidden_states": torch.randn(1, tokens, width).repeat(batch, 1, 1),
     }
-
-
-def demo(batch: int) -> tuple[nn.Module, Call]:
-    """The bundled teacher of `guidefold demo`."""
-    model = UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(64, 160),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        attention_head_dim=(2, 5),
-        cross_attention_dim=192,
-        use_linear_projection=True,
-    )
-    return model, unet_call(batch, 16, 24, 192)
 
 
 def sd21(batch: int) -> tuple[nn.Module, Call]:
@@ -79,12 +68,26 @@ def dit(batch: int) -> tuple[nn.Module, Call]:
     return model, dit_call(batch, 32)
 
 
-def demo_dit(batch: int) -> tuple[nn.Module, Call]:
-    """The bundled class-conditional teacher."""
-    model = DiTTransformer2DModel(
-        num_layers=6, num_attention_heads=5, attention_head_dim=32, in_channels=4, out_channels=4, sample_size=16
-    )
-    return model, dit_call(batch, 16)
+def joint_call(batch: int) -> Call:
+    """Return a call for several images of one prompt, to the bundled teacher with joint attention."""
+    return {
+        "hidden_states": torch.randn(batch, 4, 16, 16),
+        "timestep": torch.full((batch,), 801.0),
+        "encoder_hidden_states": torch.randn(1, 25, 192).repeat(batch, 1, 1),
+        "pooled_projections": torch.randn(1, 192).repeat(batch, 1),
+    }
+
+
+CALLS: dict[str, Callable[[int], Call]] = {
+    bundle.UNET: lambda batch: unet_call(batch, 16, 24, 192),
+    bundle.DIT: lambda batch: dit_call(batch, 16),
+    bundle.SD3: joint_call,
+}
+
+
+def bundled(name: str, batch: int) -> tuple[nn.Module, Call]:
+    """Return a bundled teacher's denoiser."""
+    return find_denoiser(bundle.load_teacher(name=name)), CALLS[name](batch)
 
 
 def sdxl_layers() -> tuple[nn.Module, Call]:
@@ -124,8 +127,8 @@ def flux_layers() -> tuple[nn.Module, Call]:
 
 
 LAYERS: dict[str, Callable[[], tuple[nn.Module, Call]]] = {"SDXL": sdxl_layers, "Flux": flux_layers}
-BUILDERS: dict[str, Builder] = {
-    "demo": demo, "bundled": demo, "bundled-dit": demo_dit, "sd21": sd21, "sdxl": sdxl, "dit": dit
+BUILDERS: dict[str, Builder] = {name: partial(bundled, name) for name in CALLS} | {
+    "sd21": sd21, "sdxl": sdxl, "dit": dit
 }  # fmt: skip
 
 

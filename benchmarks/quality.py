@@ -160,12 +160,15 @@ class NoisedData:
 def picture_latents(pipe: Any) -> Tensor:
     """Return the scaled latents [N, 4, 16, 16] of the pictures that the teacher's training prompts describe."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "teachers"))
-    import datasource
+    import autoencoder
+    import data as drawn
+    import emoji
+    from export import listed
 
-    place = {one.caption: one for one in datasource.load(Path(datasource.__file__).parent / "cache")}
-    pictures = datasource.pixels([place[prompt] for prompt in bundle.prompts()]).float() / 127.5 - 1
-    latents = torch.cat([pipe.vae.encode(chunk).latents for chunk in pictures.split(64)])
-    return latents * pipe.vae.config.scaling_factor
+    emojis, pixels = drawn.everything(Path(drawn.__file__).parent / "cache")
+    place = listed(emojis, emoji.TRAIN)
+    pictures = pixels[[place[prompt] for prompt in bundle.prompts()]]
+    return autoencoder.encode(pictures, pipe.vae) * pipe.vae.config.scaling_factor
 
 
 def data(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, seed: int) -> Rows:

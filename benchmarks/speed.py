@@ -1,9 +1,9 @@
 """Time one sampling step's denoiser work: guidance with two rows per image, the adapter with one, and the bare model.
 
-`python benchmarks/speed.py --cases demo:1 demo:16 sd21:1 dit:1`; a case is a denoiser and a batch size; those called
-bundled have the bundled adapter instead of a new one with default targets. The three take turns in one process, and
-the ratios are taken within a round, because a machine's speed changes from minute to minute. The steps are those of a
-pipeline's run, each with a timestep of its own; what a run costs once, at its first two steps, is told beside.
+`python benchmarks/speed.py --cases bundled:1 bundled-dit:16 sd21:1`; a case is a denoiser and a batch size; those
+called bundled have the bundled adapter instead of a new one with default targets. The three take turns in one process,
+and the ratios are taken within a round, because a machine's speed changes from minute to minute. The steps are those of
+a pipeline's run, each with a timestep of its own; what a run costs once, at its first two steps, is told beside.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from guidefold.guidance import classifier_free
 from guidefold.keeping import Adapter
 from guidefold.keeping.hub import BUNDLED, from_pretrained
 
+CASES = [f"{name}:{batch}" for name in BUNDLED for batch in (1, 16)]
 SCALE = 7.5
 WARMUP = 2  # steps; after them a run's modulations are worked out
 BEGUN = 5  # runs whose first steps are timed
@@ -54,7 +55,7 @@ Variants = dict[str, Callable[[], Tensor]]
 def parse() -> argparse.Namespace:
     defaults = AdapterConfig()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", default=["demo:1", "demo:16", "sd21:1", "dit:1"], metavar="NAME:BATCH")
+    parser.add_argument("--cases", nargs="+", default=CASES, metavar="NAME:BATCH")
     parser.add_argument("--rounds", type=int, default=20, help="times that each of the three is timed")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")

@@ -5,25 +5,27 @@ No figure is typed by hand but the times that adapters were trained for, in `rea
 python benchmarks/tables.py
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from costs import compiling, memory, recording_memory
 from pages import interval, interval_of, kept, load, made, table
 from readme import README, fill_readme
-from trainings import data, designs, lora, loss, merging, negative, output, pag, prompts, race, retrieval, steps
+from trainings import data, designs, lora, loss, negative, output, pag, race, retrieval, steps
 
+Sections = dict[str, tuple[str, Callable[[dict[str, Any]], str]]]
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 EARLIER = (
-    "Of an earlier commit: the adapter with negative prompts was trained before the loss counted every state's share "
-    "of guidance alike. The default design on the text-to-image teacher was the bundled adapter of the commit named; "
-    "`sh teachers/adapters.sh unet runs/unet` makes it, `--adapter runs/unet/best --output adapter-film` measures it."
+    "These figures are of a U-Net that was bundled before: it had learnt two styles, its pictures were blurred, and "
+    "its adapter was of design `low_rank`. They compare ways to train with each other. To run one again, check out the "
+    "commit that it names."
 )
 
 
-def is_dit(entry: dict[str, Any]) -> bool:
-    """Tell whether figures are of the class-conditional teacher."""
-    return "bundled-dit" in entry["made"]["command"]
+def kind_of(entry: dict[str, Any]) -> str:
+    """Return which bundled teacher figures are of, by what its name ends in."""
+    return next((kind for kind in ("-dit", "-sd3") if f"bundled{kind}" in entry["made"]["command"]), "")
 
 
 def teacher(entry: dict[str, Any]) -> str:
@@ -38,9 +40,9 @@ def teacher(entry: dict[str, Any]) -> str:
         )
         for row in results["rows"]
     ]
-    told = "all classes" if is_dit(entry) else "prompts of held-out names"
+    told = "all classes" if kind_of(entry) == "-dit" else "held-out prompts"
     text = f"{results['images']} images a scale, {told}, {results['steps']} steps. {made(entry)}\n\n"
-    grid = f"\n\n![Pictures of a bundled teacher over guidance scales](teacher{'-dit' if is_dit(entry) else ''}.png)"
+    grid = f"\n\n![Pictures of a bundled teacher over guidance scales](teacher{kind_of(entry)}.png)"
     return text + table(("guidance scale", "Fréchet distance", "CLIP score", "precision", "recall"), rows) + grid
 
 
@@ -81,8 +83,8 @@ def adapter(entry: dict[str, Any]) -> str:
         "feature distance to CFG",
     )
     return (
-        f"{len(results['prompts'])} {'classes' if is_dit(entry) else 'held-out prompts'}, {results['sampling_steps']} "
-        f"steps; times are of a machine that did other work too. {made(entry)}\n\n"
+        f"{len(results['prompts'])} {'classes' if kind_of(entry) == '-dit' else 'held-out prompts'}, "
+        f"{results['sampling_steps']} steps; times are of a machine that did other work too. {made(entry)}\n\n"
         + table(columns, rows)
         + "\n\nBy timestep, at all scales; the noisiest steps have most of it and decide the figures above:\n\n"
         + by_timestep(results)
@@ -187,16 +189,28 @@ def launches(entry: dict[str, Any]) -> str:
     return text + table(("layers of", "places", "bare step", "folded form adds", "live form adds"), rows)
 
 
-SECTIONS = {
-    "teacher": ("Guidance on the bundled teacher", teacher),
-    "adapter": ("The bundled adapter against CFG", adapter),
-    "adapter-film": ("The default design on the same teacher, trained for minutes", adapter),
-    "teacher-dit": ("Guidance on the class-conditional teacher", teacher),
+NOW: Sections = {
+    "teacher": ("Guidance on the U-Net", teacher),
+    "retrieval": ("Whether a picture of the U-Net's shows its name", retrieval),
+    "adapter": ("The U-Net's bundled adapter against CFG", adapter),
+    "teacher-dit": ("Guidance on the class-conditional transformer", teacher),
+    "retrieval-dit": ("Whether a picture of its shows its class", retrieval),
     "adapter-dit": ("Its bundled adapter against CFG", adapter),
-    "retrieval-dit": ("Whether a picture shows its class", retrieval),
-    "race-dit": ("The race on the class-conditional teacher", race),
-    "prompts": ("Prompts trained on, invented and held out", prompts),
-    "merging": ("The mean of adapters", merging),
+    "race-dit": ("The race on the class-conditional transformer", race),
+    "teacher-sd3": ("Guidance on the transformer with joint attention", teacher),
+    "retrieval-sd3": ("Whether a picture of its shows its name", retrieval),
+    "adapter-sd3": ("Its bundled adapter against CFG", adapter),
+    "race": ("The default design, its settings, the other designs and other methods", race),
+    "launches": ("Launches of one step", launches),
+    "speed-cpu-float32": ("Time of one sampling step", speed),
+    "speed-cpu-float32-large": ("Time of one sampling step, large denoisers", speed),
+    "memory-sdxl": ("Memory of a step of Stable Diffusion XL", memory),
+    "memory-sdxl-recording": ("Memory of recording Stable Diffusion XL", recording_memory),
+    "parameters": ("Extra parameters on Stable Diffusion 2.1 and XL", parameters),
+}
+BEFORE: Sections = {
+    "compiling": ("Compiled blocks", compiling),
+    "recording": ("Time of recording a trajectory", recording),
     "negative": ("Negative prompts", negative),
     "pag": ("Three passes folded into one", pag),
     "designs": ("Designs and sources", designs),
@@ -204,29 +218,22 @@ SECTIONS = {
     "output": ("Strengths of the layers", output),
     "loss": ("What the loss counts", loss),
     "steps": ("Which steps' guidance counts", steps),
-    "race": ("The default design, its settings, the other designs and other methods", race),
     "data": ("Recorded trajectories against noised data", data),
     "lora": ("LoRA files at one guidance scale", lora),
-    "launches": ("Launches of one step", launches),
-    "speed-cpu-float32": ("Time of one sampling step", speed),
-    "speed-cpu-float32-bundled": ("Time of one sampling step with the bundled adapter", speed),
-    "speed-cpu-float32-large": ("Time of one sampling step, large denoisers", speed),
-    "compiling": ("Compiled blocks", compiling),
-    "recording": ("Time of recording a trajectory", recording),
-    "memory-sdxl": ("Memory of a step of Stable Diffusion XL", memory),
-    "memory-sdxl-recording": ("Memory of recording Stable Diffusion XL", recording_memory),
-    "parameters": ("Extra parameters on Stable Diffusion 2.1 and XL", parameters),
 }
+TITLE = "# Benchmarks\n\nWritten by `python benchmarks/tables.py` from the JSON in `benchmarks/results`."
+
+
+def told(sections: Sections, level: str) -> list[str]:
+    """Return the sections that there are results for."""
+    found = ((title, section, load(name)) for name, (title, section) in sections.items())
+    return [f"{level} {title}\n\n{section(entry)}" for title, section, entry in found if entry is not None]
 
 
 def main() -> None:
-    parts = ["# Benchmarks\n\nWritten by `python benchmarks/tables.py` from the JSON in `benchmarks/results`.", EARLIER]
-    for name, (title, section) in SECTIONS.items():
-        if (entry := load(name)) is not None:
-            parts.append(f"## {title}\n\n{section(entry)}")
+    parts = [TITLE, *told(NOW, "##"), f"## On an earlier text-to-image model\n\n{EARLIER}", *told(BEFORE, "###")]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    if (entry := load("adapter")) is not None:
-        fill_readme(entry)
+    fill_readme()
     print(f"written to {PAGE} and {README}")
 
 

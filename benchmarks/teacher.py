@@ -17,14 +17,6 @@ from guidefold.evaluation.media import to_image
 from guidefold.evaluation.sampling import sample
 
 SCALES = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0)
-SHOWN = (
-    "red apple, noto",
-    "cat face, twemoji",
-    "guitar, noto",
-    "red heart, twemoji",
-    "airplane, noto",
-    "snowman, twemoji",
-)
 
 
 def main() -> None:
@@ -36,7 +28,9 @@ def main() -> None:
     made, suffix = provenance(), options.teacher.removeprefix(bundle.UNET)
     pipe, judge = bundle.load_teacher(options.device, name=options.teacher), bundle.load_judge(options.teacher)
     config = EvalConfig(scales=SCALES[1:], images=options.images)
-    results, _ = evaluate(pipe, None, bundle.held_out_prompts(options.teacher), judge, config)
+    results, _ = evaluate(
+        pipe, None, bundle.held_out_prompts(options.teacher), judge, config, **bundle.CALLS[options.teacher]
+    )
     rows = [results.of("none")[0], *results.of("cfg")]
     columns = ("guidance_scale", "frechet", "clip_score", "kernel_distance", "precision", "recall")
     table = [
@@ -55,18 +49,27 @@ def main() -> None:
 
 def picture(pipe: Any, teacher: str) -> Image.Image:
     """Return a grid: training prompts and held-out ones, or classes, down, guidance scales across."""
-    told = dict(shown(pipe) if teacher == bundle.DIT else captions())
+    told = dict(shown(pipe) if teacher == bundle.DIT else captions(teacher))
     columns = {}
     for scale in SCALES:
-        done = sample(pipe, list(told), "none" if scale == 1 else "cfg", scale, steps=20, seed=7, adapter=None)
+        done = sample(
+            pipe,
+            list(told),
+            "none" if scale == 1 else "cfg",
+            scale,
+            steps=20,
+            seed=7,
+            adapter=None,
+            **bundle.CALLS[teacher],
+        )
         columns[f"scale {scale:g}"] = [to_image(one) for one in done.outputs]
     return gallery.grid(columns, list(told.values()))
 
 
-def captions() -> list[tuple[str, str]]:
+def captions(teacher: str) -> list[tuple[str, str]]:
     """Return prompts, and what to write beside them."""
-    known = [prompt for prompt in SHOWN if prompt in set(bundle.prompts())]
-    return [(prompt, prompt) for prompt in [*known, *spread_over(bundle.held_out_prompts(), 6)]]
+    known, new = (spread_over(found(teacher), 6) for found in (bundle.prompts, bundle.held_out_prompts))
+    return [(prompt, prompt) for prompt in [*known, *new]]
 
 
 def shown(pipe: Any, count: int = 12) -> list[tuple[str, str]]:

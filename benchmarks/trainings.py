@@ -59,17 +59,6 @@ def by_scale(entry: dict[str, Any], columns: dict[str, str], text: str) -> str:
     return f"{text}. {made(entry)}\n\n" + table((*columns.values(), *heads, *SHARES), lines)
 
 
-def merging(entry: dict[str, Any]) -> str:
-    text = f"From the bundled adapter's third round; {entry['results']['prompts']} held-out prompts"
-    return by_scale(entry, {"adapter": "adapter"}, text)
-
-
-def prompts(entry: dict[str, Any]) -> str:
-    """Return the table of adapters on prompts of three kinds."""
-    text = f"The bundled adapter before and after its fourth round; {entry['results']['prompts']} prompts of each kind"
-    return by_scale(entry, {"prompts": "prompts", "adapter": "adapter"}, text)
-
-
 def data(entry: dict[str, Any]) -> str:
     return compared(entry, "data", "trained on", "") + f"\n\n{CAVEAT}"
 
@@ -185,13 +174,16 @@ def lora(entry: dict[str, Any]) -> str:
 
 
 def retrieval(entry: dict[str, Any]) -> str:
-    """Return the table of how often the judge picks the class that a picture was to show."""
+    """Return the table of how often the judge picks the name or class that a picture was to show."""
     results = entry["results"]
     rows = [
         (row["variant"], f"{row['guidance_scale']:g}", f"{row['top1']:.1%}", f"{row['frechet']:.1f}")
         for row in results["rows"]
     ]
-    rows.append(("real pictures, most of which the judge was trained on", "", f"{results['real']:.1%}", ""))
-    text = f"One picture of each of {results['classes']} classes, {results['steps']} steps; right is the nearest class "
-    text += f"of {results['among']} in the judge's features. {made(entry)}\n\n"
-    return text + table(("variant", "guidance scale", "right class", "Fréchet distance"), rows)
+    rows.append(("real pictures", "", f"{results['real']:.1%}", ""))
+    text = f"{results['each']} of each of {results['prompts']} prompts or classes, {results['steps']} steps; right is "
+    text += (
+        f"the nearest of {results['among']} names in the judge's features. Most real pictures of classes are of the "
+    )
+    text += f"judge's training. {made(entry)}\n\n"
+    return text + table(("variant", "guidance scale", "right", "Fréchet distance"), rows)

@@ -1,19 +1,24 @@
 """A small CLIP: its text tower conditions the teachers, its image tower judges their pictures."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTokenizer,
+    CLIPVisionModelWithProjection,
+    PreTrainedModel,
+)
 
 from loop import Plan, fit
 
 TOKENS = 24
 WIDTH = 192
 VOCABULARY = 2000
-# where an exported teacher keeps the judge's text tower, if it is not the teacher's own text encoder
-OWN_TOWER = Path("judge") / "text_encoder"
 # the plain wording half of the time: it is the one that people use
 WORDING_WEIGHTS = (0.5, 0.15, 0.15, 0.2)
 
@@ -44,13 +49,9 @@ def model(words: CLIPTokenizer) -> CLIPModel:
 
 
 def warm_start(clip: CLIPModel, words: CLIPTokenizer, folder: Path) -> None:
-    """Begin from the towers of an exported teacher; what its vocabulary shares with the new one keeps its embedding."""
-    own_tower = folder / OWN_TOWER if (folder / OWN_TOWER).exists() else folder / "text_encoder"
-    text = load_file(own_tower / "model.safetensors")
-    extra = load_file(folder / "judge" / "extra.safetensors")
-    states = {f"text_model.{k.removeprefix('text_model.')}": v.float() for k, v in text.items()}
-    states |= {k: v.float() for k, v in load_file(folder / "judge" / "model.safetensors").items()}
-    states["text_projection.weight"] = extra["text_projection"].float()
+    """Begin from an exported judge's towers; what its vocabulary shares with the new one keeps its embedding."""
+    states = load_file(folder / "text_encoder" / "model.safetensors") | load_file(folder / "model.safetensors")
+    states = {key: value.float() for key, value in states.items()}
     old, table = (
         CLIPTokenizer.from_pretrained(folder / "tokenizer").get_vocab(),
         "text_model.embeddings.token_embedding.weight",
@@ -60,14 +61,11 @@ def warm_start(clip: CLIPModel, words: CLIPTokenizer, folder: Path) -> None:
     for token, index in words.get_vocab().items():
         if token in old:
             embedding[index] = known[old[token]]
-    clip.load_state_dict(own | {k: v for k, v in states.items() if k in own} | {table: embedding})
+    clip.load_state_dict(own | states | {table: embedding})
 
 
-def lock(clip: CLIPModel, folder: Path) -> None:
-    """Take an exported judge's image tower as it is: texts alone are learned (Zhai et al. 2022, arXiv 2111.07991)."""
-    states = {k: v.float() for k, v in load_file(folder / "judge" / "model.safetensors").items()}
-    _, unknown = clip.load_state_dict(states, strict=False)
-    assert not unknown
+def lock(clip: CLIPModel) -> None:
+    """Let the image tower stay as it is: texts alone are learned (Zhai et al. 2022, arXiv 2111.07991)."""
     clip.vision_model.requires_grad_(False)
     clip.visual_projection.requires_grad_(False)
 
@@ -114,12 +112,14 @@ def members(groups: list[list[int]], indices: Tensor, generator: torch.Generator
     return torch.tensor([groups[g][int(c * len(groups[g]))] for g, c in zip(indices.tolist(), chance, strict=True)])
 
 
-def text_tower(judge: CLIPModel) -> CLIPTextModel:
-    """Return the text tower as an encoder of its own."""
-    tower = CLIPTextModel(judge.config.text_config)
-    states = {k.removeprefix("text_model."): v for k, v in judge.state_dict().items() if k.startswith("text_model.")}
-    tower.load_state_dict({k: states[k.removeprefix("text_model.")] for k in tower.state_dict()})
-    return tower.eval()
+def tower(judge: CLIPModel, kind: type[PreTrainedModel]) -> Any:
+    """Return one of the towers as a model of its own."""
+    config = judge.config.vision_config if kind is CLIPVisionModelWithProjection else judge.config.text_config
+    config.projection_dim = judge.config.projection_dim
+    made, states = kind(config), judge.state_dict()
+    own = {key: key if key in states else f"text_model.{key}" for key in made.state_dict()}
+    made.load_state_dict({key: states[name] for key, name in own.items()})
+    return made.eval()
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """Write a trained teacher as a standard diffusers pipeline in half precision: `python teachers/export.py a FOLDER`.
 
-All come with what is needed to judge pictures and with lists of prompts. Of A that is the image tower, the text
-projection and features of held-out real pictures, the prompts of training, and those held out as pairs (a) and as names
-(b). Of B it is the image tower, what the judge makes of each class, and features of all real pictures of the classes.
+All come with lists of prompts and with the judge's features of the real pictures of what they learnt: A and C with the
+prompts of training, and those held out as pairs (a) and as names (b); B with its classes' labels and what the judge
+makes of each. `judge` writes the judge.
 """
 
 import argparse
@@ -13,17 +13,19 @@ import torch
 from diffusers import DiffusionPipeline, DiTPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
 
+import clip
 import data
 import dit
 import emoji
 import parts
 import sd3
 import unet
-from clip import OWN_TOWER, normalise, text_tower
+from clip import normalise
+from guidefold.demo.bundle import REFERENCE
 from iconify import STYLES
-from train import BUNDLED, HERE, tokenizer_folder
+from train import HERE
 
 LISTS = {"prompts": emoji.TRAIN, "held_out_prompts": emoji.PAIRS, "held_out_names": emoji.NAMES}
 
@@ -42,17 +44,18 @@ def text_features(ids: Tensor, judge: CLIPModel) -> Tensor:
     return torch.cat([getattr(chunk, "pooler_output", chunk) for chunk in chunks])
 
 
-def save_judge(folder: Path, judge: CLIPModel, reference: Tensor, **more: Tensor) -> None:
-    """Write the image tower, the features of real pictures uint8 [N, 3, 64, 64], and more tensors."""
-    config = judge.config.vision_config
-    config.projection_dim = judge.config.projection_dim
-    tower = CLIPVisionModelWithProjection(config)
-    states = judge.state_dict()
-    tower.load_state_dict({key: states[key] for key in tower.state_dict()})
-    tower.half().save_pretrained(folder)
-    tensors = {"reference": image_features(reference, judge), **more}
+def save_judge(folder: Path, shared: parts.Parts) -> None:
+    """Write both towers, and the tokenizer."""
+    clip.tower(shared.judge, CLIPVisionModelWithProjection).half().save_pretrained(folder)
+    clip.tower(shared.judge, CLIPTextModelWithProjection).half().save_pretrained(folder / "text_encoder")
+    shared.words.save_pretrained(folder / "tokenizer")
+
+
+def save_reference(folder: Path, judge: CLIPModel, pictures: Tensor, **more: Tensor) -> None:
+    """Write the judge's features of real pictures uint8 [N, 3, 64, 64], and more tensors."""
+    tensors = {"reference": image_features(pictures, judge), **more}
     halved = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
-    save_file({key: value.contiguous() for key, value in halved.items()}, folder / "extra.safetensors")
+    save_file({key: value.contiguous() for key, value in halved.items()}, folder / REFERENCE)
 
 
 def class_features(names: list[str], words: CLIPTokenizer, judge: CLIPModel) -> Tensor:
@@ -69,16 +72,25 @@ def save_classes(folder: Path, shared: parts.Parts, emojis: list[emoji.Emoji], p
     own = [index for index, e in enumerate(emojis) if e.name in numbers]
     labels = torch.tensor([numbers[emojis[index].name] for index in own], dtype=torch.int16)
     features = class_features(names, shared.words, shared.judge)
-    save_judge(folder / "judge", shared.judge, pixels[own], classes=features, labels=labels)
+    save_reference(folder, shared.judge, pixels[own], classes=features, labels=labels)
     for name in ("prompts", "held_out_prompts"):
         (folder / f"{name}.txt").write_text("".join(f"{label}\n" for label in range(len(names))), encoding="utf-8")
+
+
+def listed(emojis: list[emoji.Emoji], split: str) -> dict[str, int]:
+    """Return the captions of a split, each once, with the place of the first picture that it is of."""
+    found: dict[str, int] = {}
+    for index, one in enumerate(emojis):
+        if one.split == split:
+            found.setdefault(one.caption, index)
+    return found
 
 
 def save_lists(folder: Path, emojis: list[emoji.Emoji]) -> None:
     """Write the captions of each split, each once."""
     for name, split in LISTS.items():
-        captions = dict.fromkeys(e.caption for e in emojis if e.split == split)
-        (folder / f"{name}.txt").write_text("".join(f"{caption}\n" for caption in captions), encoding="utf-8")
+        if captions := listed(emojis, split):
+            (folder / f"{name}.txt").write_text("".join(f"{caption}\n" for caption in captions), encoding="utf-8")
 
 
 def trained(network: nn.Module, checkpoint: Path) -> nn.Module:
@@ -143,26 +155,26 @@ def save(name: str, folder: Path, shared: parts.Parts, emojis: list[emoji.Emoji]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("teacher", choices=PIPELINES)
+    parser.add_argument("what", choices=("judge", *PIPELINES))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--run", type=Path, default=HERE / "cache" / "run")
     parser.add_argument("--cache", type=Path, default=HERE / "cache")
-    parser.add_argument("--init", type=Path, default=BUNDLED, help="where parts come from that the run did not train")
+    parser.add_argument("--init", type=Path, help="as in training")
     parser.add_argument("--names", type=int, help="as in training")
     args = parser.parse_args()
     emojis, pixels = data.everything(args.cache, args.names)
-    words: CLIPTokenizer = data.tokenizer(emojis, tokenizer_folder(args.run, args.init))
+    words: CLIPTokenizer = data.tokenizer(emojis, (args.init or args.run) / "tokenizer")
     shared = parts.load(args.run, words, args.init)
-    save(args.teacher, args.folder, shared, emojis, args.run / f"{args.teacher}.safetensors")
-    if args.teacher == "a":
-        held_out = torch.tensor([e.split == emoji.PAIRS for e in emojis])
-        save_judge(
-            args.folder / "judge", shared.judge, pixels[held_out], text_projection=shared.judge.text_projection.weight
-        )
-        text_tower(shared.judge).half().save_pretrained(args.folder / OWN_TOWER)
-        save_lists(args.folder, emojis)
-    if args.teacher == "b":
-        save_classes(args.folder, shared, emojis, pixels)
+    if args.what == "judge":
+        return save_judge(args.folder, shared)
+    save(args.what, args.folder, shared, emojis, args.run / f"{args.what}.safetensors")
+    if args.what == "b":
+        return save_classes(args.folder, shared, emojis, pixels)
+    taught = torch.tensor([e.split != emoji.NAMES for e in emojis])
+    held_out = listed(emojis, emoji.PAIRS)
+    held_out = image_features(pixels[list(held_out.values())], shared.judge)
+    save_reference(args.folder, shared.judge, pixels[taught], held_out=held_out)
+    return save_lists(args.folder, emojis)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ train() { # stage, share of the time, batch, peak rate, steps of cooldown
     python3 "$here/train.py" "$1" --cache "$cache" --run "$run" --batch "$3" --peak "$4" --finish "$5" $TRAIN
 }
 train clip .12 1024 1e-3 ${COOLDOWN:-400}
+python3 "$here/export.py" judge "$output/judge" --cache "$cache" --run "$run"
 train autoencoder .12 128 1e-3 ${COOLDOWN:-800}
 for teacher in a b c; do
     case $teacher in a) share=.28 ;; b) share=.08 ;; c) share=.12 ;; esac
     train $teacher $share 512 1e-3 ${COOLDOWN:-1500}
     python3 "$here/export.py" $teacher "$output/$teacher" --cache "$cache" --run "$run"
-    python3 "$here/judge.py" "$output/$teacher" --judge "$output/a" --cache "$cache" --output "$output/$teacher-judged" $JUDGE
+    python3 "$here/judge.py" "$output/$teacher" --judge "$output/judge" --cache "$cache" --output "$output/$teacher-judged" $JUDGE
 done

@@ -3,7 +3,7 @@
 Prompts are those of split (a), a name and a style never seen together, each name seen in other styles. Told are, for
 each scale, how often the judge picks the right prompt for a picture among 64 of different names, and the Frechet
 distance of the pictures to all real ones in the judge's features; then the same of the real pictures of those prompts
-(the ceiling), and of what the autoencoder makes of them. `--judge` names the exported teacher whose judge is used.
+(the ceiling), and of what the autoencoder makes of them. The judge is the bundled one, or one that `--judge` names.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import data
 import emoji
 import parts
 from export import class_features, image_features, text_features
+from guidefold.demo import bundle
 from guidefold.evaluation.metrics import frechet_distance
 from train import HERE
 
@@ -33,7 +34,7 @@ EMPTY_TOKENS = 1
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--judge", type=Path, help="an exported teacher with a judge; the measured one if left out")
+    parser.add_argument("--judge", type=Path, default=bundle.JUDGE, help="an exported judge")
     parser.add_argument("--cache", type=Path, default=HERE / "cache")
     parser.add_argument("--split", choices=(emoji.PAIRS, emoji.NAMES), default=emoji.PAIRS)
     parser.add_argument("--styles", nargs="+", help="only prompts in these styles")
@@ -106,18 +107,18 @@ def grid(rows: list[Tensor], path: Path, columns: int = 16) -> None:
 def main() -> None:
     args = parse()
     emojis, pixels = data.everything(args.cache, args.names)
-    home = args.judge or args.folder
-    words = CLIPTokenizer.from_pretrained(home / "tokenizer")
-    shared = parts.load(None, words, home)
+    words = CLIPTokenizer.from_pretrained(args.judge / "tokenizer")
+    judge, codec = clip.model(words), parts.load_codec(None, args.folder)
+    clip.warm_start(judge.eval(), words, args.judge)
     pipe = load(args.folder, args.device)
     chosen = prompted(emojis, args.split, args.styles)
     if hasattr(pipe, "labels"):
         chosen = [i for i in chosen if emojis[i].name.replace(",", "") in pipe.labels]
     chosen = chosen[: args.count]
     own, names = [emojis[i] for i in chosen], [emojis[i].name for i in chosen]
-    texts = asked(pipe, own, words, shared.judge)
-    real = image_features(pixels, shared.judge)
-    through = shared.codec.decode(autoencoder.encode(pixels[chosen], shared.codec)).sample.clamp(-1, 1)
+    texts = asked(pipe, own, words, judge)
+    real = image_features(pixels, judge)
+    through = codec.decode(autoencoder.encode(pixels[chosen], codec)).sample.clamp(-1, 1)
     rows = {"real": pixels[chosen], "autoencoder": ((through + 1) * 127.5).round().byte()}
     result: dict = {"prompts": len(own), "steps": args.steps, "split": args.split}
     for scale in args.scales:
@@ -125,7 +126,7 @@ def main() -> None:
         rows[f"scale {scale:g}"] = drawn(pipe, own, scale, args.steps)
         print(f"scale {scale:g}: {time.monotonic() - began:.0f} s", flush=True)
     for name, pictures in rows.items():
-        result[name] = figures(pictures, texts, names, real, shared.judge)
+        result[name] = figures(pictures, texts, names, real, judge)
         print(f"{name:12} {result[name]}", flush=True)
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)

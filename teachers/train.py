@@ -10,8 +10,8 @@ last one stopped, also after SIGTERM. The rate is constant, so there is no end t
 hardware for it is 20 times slower.
 
 On a GPU (bfloat16 autocast) minutes are enough: `gpu.sh` does everything within a given time, from the file that
-`pack.py` writes. `--init FOLDER` starts from an exported teacher A, on another machine say; judge and autoencoder then
-stay the ones in the folder unless this run trains others.
+`pack.py` writes. `--init FOLDER` goes on from an exported teacher A, on another machine say, with its autoencoder
+unless this run trains another. Judge and autoencoder are the bundled ones where this run has trained none.
 """
 
 import argparse
@@ -31,10 +31,10 @@ import parts
 import sd3
 import unet
 from conditions import Texts
+from guidefold.demo import bundle
 from loop import Plan, taken
 
 HERE = Path(__file__).parent
-BUNDLED = HERE.parent / "src" / "guidefold" / "demo" / "teacher"
 ENDLESS = 10_000_000
 PLANS = {
     "clip": Plan(steps=100, batch=192, peak=1e-3, warm=10, cooldown=50, decay=0.98, weight_decay=0.1),
@@ -50,9 +50,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("stage", choices=PLANS)
     parser.add_argument("--run", type=Path, default=HERE / "cache" / "run", help="checkpoints and logs")
     parser.add_argument("--cache", type=Path, default=HERE / "cache", help="packages, pictures and latents")
-    parser.add_argument("--init", type=Path, default=BUNDLED, help="an exported teacher to start from")
+    parser.add_argument("--init", type=Path, help="an exported teacher A to go on from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", type=torch.device)
-    parser.add_argument("--locked", type=Path, help="clip: keep the image tower of this exported teacher's judge")
+    parser.add_argument("--locked", action="store_true", help="clip: keep the image tower of the bundled judge")
     for name, kind in {"steps": int, "batch": int, "cooldown": int, "peak": float, "minutes": float}.items():
         parser.add_argument(f"--{name}", type=kind)
     parser.add_argument("--names", type=int, help="learn the names that most styles have drawn, and no others")
@@ -71,22 +71,17 @@ def plan_of(args: argparse.Namespace) -> Plan:
 
 def train_judge(train: data.Data, words: CLIPTokenizer, args: argparse.Namespace) -> None:
     judge = clip.model(words)
-    clip.warm_start(judge, words, args.init)
+    clip.warm_start(judge, words, bundle.JUDGE)
     if args.locked:
-        clip.lock(judge, args.locked)
+        clip.lock(judge)
     clip.train(train.pixels, train.ids, train.groups, judge.to(args.device), args.run, plan_of(args))
 
 
 def train_codec(train: data.Data, args: argparse.Namespace) -> None:
-    codec = parts.load_codec(None, args.init).to(args.device)
+    codec = parts.load_codec(None).to(args.device)
     codec = autoencoder.train(train.pixels, codec, args.run, plan_of(args))
     spread = autoencoder.encode(train.pixels[::100], codec).std().item()
     (args.run / "scaling_factor.txt").write_text(f"{1 / spread}\n")
-
-
-def tokenizer_folder(run: Path, init: Path) -> Path:
-    """Return where the tokenizer is: the bundled teacher's does not know the words of eight styles."""
-    return (run if init == BUNDLED else init) / "tokenizer"
 
 
 def train_teacher(train: data.Data, words: CLIPTokenizer, args: argparse.Namespace) -> None:
@@ -95,7 +90,7 @@ def train_teacher(train: data.Data, words: CLIPTokenizer, args: argparse.Namespa
     texts = Texts(ids=train.ids, none=data.tokens([""], words)[0], groups=train.groups)
     if args.stage == "a":
         teacher = unet.Teacher(shared.tower)
-        if args.init != BUNDLED:
+        if args.init:
             states = load_file(args.init / "unet" / "diffusion_pytorch_model.safetensors")
             teacher.unet.load_state_dict({key: value.float() for key, value in states.items()})
         unet.train(latents, texts, teacher.to(args.device), args.run, plan)
@@ -110,7 +105,7 @@ def main() -> None:
     torch.manual_seed(0)
     args.run.mkdir(parents=True, exist_ok=True)
     emojis, pixels = data.everything(args.cache, args.names)
-    words = data.tokenizer(emojis, tokenizer_folder(args.run, args.init))
+    words = data.tokenizer(emojis, (args.init or args.run) / "tokenizer")
     train = data.part(emoji.TRAIN, emojis, pixels, words)
     if args.stage == "clip":
         train_judge(train, words, args)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import CLIPTextModel
 
 TEACHERS = Path(__file__).parent.parent / "teachers"
 MODULES = "autoencoder clip conditions data dit emoji export iconify judge loop orthogonal pack parts sd3 train unet"
@@ -172,7 +173,7 @@ def shared(teachers):
     words = teachers.clip.tokenizer([e.caption for e in emojis] * 2)
     judge = teachers.clip.model(words)
     codec = teachers.autoencoder.model()
-    tower = teachers.clip.text_tower(judge)
+    tower = teachers.clip.tower(judge, CLIPTextModel)
     return teachers.parts.Parts(words=words, judge=judge, tower=tower, codec=codec), emojis
 
 

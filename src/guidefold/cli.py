@@ -66,7 +66,10 @@ def call(command: str, options: dict[str, Any]) -> None:
     if command == "train":
         check_source(options["train"].source, options["store"], options["conditions"])
     from guidefold import commands
+    from guidefold.demo.bundle import CALLS
 
+    if "call" in options:
+        options["call"] = CALLS.get(options["model"], {}) | options["call"]
     getattr(commands, command)(**options)
 
 
@@ -120,8 +123,8 @@ def parser() -> Parser:
 
 def add_demo(commands: Any) -> None:
     command = add_command(commands, "demo", "train and judge an adapter for a bundled teacher, and write a report")
-    teachers = "unet, text to image, or dit, a class-conditional transformer (default: %(default)s)"
-    command.add_argument("--teacher", choices=("unet", "dit"), default="unet", help=teachers)
+    teachers = "unet and sd3, text to image, or dit, a class-conditional transformer (default: %(default)s)"
+    command.add_argument("--teacher", choices=("unet", "dit", "sd3"), default="unet", help=teachers)
     add_output(command, "demo-run", "folder of the run")
     command.add_argument("--minutes", type=positive(float), metavar="X", help="time to spend; default: as it needs")
     command.add_argument("--quick", action="store_true", help="a smaller run, only to see that everything works")

@@ -31,7 +31,7 @@ def export(
 ) -> None:
     """Write an adapter's deltas at one scale as a LoRA file, and tell what they keep of the whole adapter."""
     check_file(output, guidance_scale)
-    chosen = models.load_adapter(adapter)
+    chosen = models.load_adapter(adapter, model)
     deltas_of(chosen)
     check_trained(chosen, guidance_scale)
     if conditions is None and model not in bundle.FOLDERS:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from guidefold import models, ui
+from guidefold.capture.run import titles
 from guidefold.config import EvalConfig, HoldingConfig, ModelConfig
 from guidefold.demo import bundle
 from guidefold.errors import InputError
@@ -36,7 +37,7 @@ def sample(
     holding: HoldingConfig,
 ) -> None:
     """Sample in one pass a step; with `compare`, also teacher and bare model from the same noise, as a grid."""
-    chosen = None if adapter is None else models.load_adapter(adapter)
+    chosen = None if adapter is None else models.load_adapter(adapter, model)
     if compare and chosen is None:
         raise InputError("--compare needs an adapter to compare; leave out --no-adapter")
     check_names(guidance_scale)
@@ -63,7 +64,7 @@ def sample(
             cost = f"{done.passes:g} passes a step, {ui.duration(done.seconds)} {media.KINDS[done.kind]}"
             ui.say(f"{variant} at {scale:g}: {cost}")
         if compare:
-            saving.save_image(gallery.grid(columns, prompts), output / f"compare-{scale:g}.png")
+            saving.save_image(gallery.grid(columns, titles(pipe, prompts)), output / f"compare-{scale:g}.png")
     if "frames" in kinds and not saving.makes_mp4():
         ui.say("films are GIFs; for MP4 files too, install the extra video: imageio and imageio-ffmpeg")
     ui.say(f"what was made is in {output}")
@@ -93,7 +94,7 @@ def evaluate(
     if conditions is None and model not in bundle.FOLDERS:
         raise InputError("give prompts to judge on with --conditions")
     prompts = bundle.held_out_prompts(model) if conditions is None else read_conditions(conditions)
-    chosen = models.load_adapter(adapter)
+    chosen = models.load_adapter(adapter, model)
     gallery.check_place(make_folder(output))
     pipe = pipeline(model, device, dtype, call, holding, dress)
     judge = models.load_judge(model, media.check_kind(pipe))
@@ -117,7 +118,7 @@ def page(
     """Serve a page on which no guidance, CFG and the adapter are sampled side by side."""
     check_installed()
     check_port(port)
-    chosen = models.load_adapter(adapter)
+    chosen = models.load_adapter(adapter, model)
     pipe = pipeline(model, device, dtype, call, None, dress)
     chosen.attach(pipe)
     serve(

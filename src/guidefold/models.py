@@ -114,9 +114,13 @@ def loading(model: str) -> Iterator[None]:
         raise ModelError(f"cannot load a pipeline from {model}: {reason(error)}; {advice}") from error
 
 
-def load_adapter(adapter: str) -> Adapter:
-    """Return an adapter, not attached. Raises InputError for several, which belong to one pipeline."""
-    found = load(adapter)
+def load_adapter(adapter: str, model: str = bundle.UNET) -> Adapter:
+    """Return an adapter, not attached; `bundled` is a bundled model's own.
+
+    Raises InputError for several, which belong to one pipeline.
+    """
+    own = adapter == bundle.UNET and model in bundle.FOLDERS
+    found = load(model if own else adapter)
     if isinstance(found, AdapterGroup):
         raise InputError(f"{adapter} holds adapters for {', '.join(found.adapters)}; give the folder of one of them")
     return found

@@ -80,7 +80,7 @@ def add_call(command: Parser) -> None:
 
 
 def add_model(command: Parser) -> None:
-    text = "a diffusers folder or hub name, or bundled or bundled-dit, which come with guidefold (default: %(default)s)"
+    text = "a diffusers folder or hub name, or bundled, bundled-dit or bundled-sd3 of guidefold (default: %(default)s)"
     command.add_argument("--model", default="bundled", metavar="MODEL", help=text)
     command.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; default: the best there is")
     text = "of the weights; default: bfloat16 on GPUs, float32 elsewhere"
@@ -91,7 +91,7 @@ def add_model(command: Parser) -> None:
 
 
 def add_adapter(command: Parser) -> None:
-    text = "an adapter's folder or hub name, or the bundled one (default: %(default)s)"
+    text = "an adapter's folder or hub name, or bundled: the bundled model's own (default: %(default)s)"
     command.add_argument("--adapter", default="bundled", metavar="ADAPTER", help=text)
 
 

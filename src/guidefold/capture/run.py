@@ -96,3 +96,11 @@ def run(pipe: Any, call: dict[str, Any], *, answer: Answer | None = None, forced
         torch.manual_seed(0)
         tape.result = pipe(**given)
     return tape
+
+
+def titles(pipe: Any, conditions: Iterable[str]) -> list[str]:
+    """Return what pictures show, in words: prompts as they are, class labels by the first of their names."""
+    names: dict[str, str] = {}
+    for name, label in (getattr(pipe, "labels", None) or {}).items():
+        names.setdefault(str(label), name)
+    return [names.get(str(condition), str(condition)) for condition in conditions]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guidefold.capture.run import check_arguments
+from guidefold.capture.run import check_arguments, titles
 from guidefold.capture.switch import first_dial
 from guidefold.config import EvalConfig
 from guidefold.denoiser import OFF, find_denoiser
@@ -88,7 +88,7 @@ def measured(
             "images": len(chosen),
         },
     )
-    return evaluation, pictures_of(sampled, chosen, config.scales)
+    return evaluation, pictures_of(sampled, titles(pipe, chosen), config.scales)
 
 
 def spread_over(prompts: Sequence[str], count: int) -> list[str]:
@@ -189,7 +189,7 @@ def clip_of(
 
 
 def pictures_of(
-    sampled: dict[tuple[Variant, float], Sampled], prompts: Sequence[str], scales: Sequence[float]
+    sampled: dict[tuple[Variant, float], Sampled], shown: Sequence[str], scales: Sequence[float]
 ) -> list[PictureRow]:
     """Return the first pictures of every variant at the middle scale, for people to look at."""
     scale = scales[len(scales) // 2]
@@ -198,10 +198,10 @@ def pictures_of(
         "cfg": ("cfg", scale),
         "adapter": ("adapter", scale),
     }
-    every = max(1, len(prompts) // SHOWN)
+    every = max(1, len(shown) // SHOWN)
     return [
         PictureRow(
-            prompt=prompts[index],
+            prompt=shown[index],
             guidance_scale=scale,
             images={
                 name: still(sampled[key].kind, sampled[key].outputs[index])
@@ -209,5 +209,5 @@ def pictures_of(
                 if key in sampled
             },
         )
-        for index in range(0, len(prompts), every)
+        for index in range(0, len(shown), every)
     ][:SHOWN]

@@ -32,7 +32,7 @@ from guidefold.texts import reason, visible
 FORMAT = 1
 README = "README.md"
 DEMO = Path(__file__).parents[1] / "demo"
-BUNDLED = {"bundled": DEMO / "adapter", "bundled-dit": DEMO / "adapter-dit"}  # what comes with guidefold
+BUNDLED = {f"bundled{kind}": DEMO / f"adapter{kind}" for kind in ("", "-dit", "-sd3")}  # what comes with guidefold
 
 
 def describe(adapter: Adapter) -> dict[str, Any]:
