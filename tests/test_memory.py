@@ -86,7 +86,7 @@ def test_fewer_states_at_once_where_not_all_fit(sketched, need, monkeypatch):
 def test_recording_that_does_not_fit_is_told(monkeypatch):
     pipe, drawn = pipeline(), TrajectoryConfig(trajectories=8, record_batch=4, sampling_steps=2, keep=1)
     arguments = plan.guided_call(pipe, ["a red fox"], drawn, {})
-    denoiser, call = plan.first_call(pipe, arguments, None)
+    denoiser, call, _ = plan.first_call(pipe, arguments, None)
     assert denoiser is pipe.unet and call.rows == 8 and not denoiser._forward_pre_hooks
     need = plan.recording_memory(pipe, denoiser, call, WHOLE)
     away = plan.recording_memory(pipe, denoiser, call, HoldingConfig(offload="model"))

@@ -1,5 +1,6 @@
 """What each command of the command line does."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from guidefold.capture.switch import first_dial, has_guider
 from guidefold.config import AdapterConfig, HoldingConfig, ModelConfig, TrainConfig, TrajectoryConfig
 from guidefold.demo.demo import TEACHERS, run_demo
 from guidefold.distillation import run
+from guidefold.distillation.opening import needs_of
 from guidefold.evaluation import gallery
 from guidefold.exporting import export as export
 from guidefold.files import make_folder
@@ -45,7 +47,12 @@ def loader(
     """Return how a dry run gets its model, on the CPU first."""
     made = partial(pipeline, dress=dress)
     given = {"model": model, "device": device, "dtype": dtype, "holding": holding, "call": call}
-    return cost.Loader(pipeline=made, bare=dress == ModelConfig(), **given)
+    return cost.Loader(pipeline=made, bare=is_bare(dress), controlnet=dress.controlnet, **given)
+
+
+def is_bare(dress: ModelConfig) -> bool:
+    """Tell whether a model's parts can be loaded alone: nothing is put on its denoiser, and it is the newest."""
+    return replace(dress, controlnet=None) == ModelConfig()
 
 
 def observe(
@@ -128,12 +135,11 @@ def train(
         return
     make_folder(output)
     # a store has been recorded already: encoders and VAE stay where they are
-    alone = train.source == "recorded" and not call and dress == ModelConfig()
-    pipe = (
-        models.load_denoiser(model, device, dtype, run.denoiser_of(store), holding)
-        if alone
-        else pipeline(model, device, dtype, call, holding, dress)
-    )
+    if train.source == "recorded" and not call and is_bare(dress):
+        name, makers = needs_of(store)
+        pipe = models.load_denoiser(model, device, dtype, name, holding, makers, dress.controlnet)
+    else:
+        pipe = pipeline(model, device, dtype, call, holding, dress)
     trained = run.train(
         pipe, output, store=store, conditions=prompts, adapter=adapter, config=train, trajectory=trajectory, **call
     )

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -174,10 +174,15 @@ def prediction_of(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 
 
-def predict(denoiser: nn.Module, tensors: dict[str, Tensor], static: dict[str, Any]) -> Tensor:
-    """Call a denoiser as it was called when `tensors` (see `Call.by_image`) and `static` were recorded."""
+def predict(
+    denoiser: nn.Module, tensors: dict[str, Tensor], static: dict[str, Any], made: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """Call a denoiser as it was called when `tensors` (see `Call.by_image`) and `static` were recorded.
+
+    `made` holds those of its tensors that were not recorded, as it takes them.
+    """
     images = next(iter(tensors.values())).shape[0]
-    return by_image(denoiser(**arguments_of(for_call(tensors), static)), images)
+    return by_image(denoiser(**arguments_of({**for_call(tensors), **(made or {})}, static)), images)
 
 
 @contextmanager

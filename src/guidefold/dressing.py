@@ -1,6 +1,8 @@
 """What is put on a named model before it teaches or samples: LoRAs, merged into its weights, and a ControlNet."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -59,21 +61,35 @@ def dressed(pipe: Any, dress: ModelConfig) -> Any:
 
 def controlled(pipe: Any, controlnet: str) -> Any:
     """Return the same model as a pipeline with a ControlNet. Raises ModelError for what does not fit."""
-    from diffusers.models.auto_model import AutoModel
     from diffusers.pipelines.auto_pipeline import AutoPipelineForText2Image
 
     dtype = next((part.dtype for part in pipe.components.values() if isinstance(part, torch.nn.Module)), torch.float32)
+    network = load_controlnet(controlnet, dtype)
+    with usable(controlnet):
+        made = AutoPipelineForText2Image.from_pipe(pipe, controlnet=network)
+    if "controlnet" not in made.components:
+        raise ModelError(f"diffusers has no ControlNet pipeline for {type(pipe).__name__}; leave controlnet out")
+    return made
+
+
+def load_controlnet(controlnet: str, dtype: torch.dtype) -> torch.nn.Module:
+    """Return a ControlNet. Raises ModelError for what is none."""
+    from diffusers.models.auto_model import AutoModel
+
+    with usable(controlnet):
+        return AutoModel.from_pretrained(controlnet, torch_dtype=dtype)
+
+
+@contextmanager
+def usable(controlnet: str) -> Iterator[None]:
+    """Raise ModelError in place of what a ControlNet that does not fit raises."""
     try:
         with hushed():
-            network = AutoModel.from_pretrained(controlnet, torch_dtype=dtype)
-            made = AutoPipelineForText2Image.from_pipe(pipe, controlnet=network)
+            yield
     except Exception as error:  # what a stranger's file may break has no end of types
         raise ModelError(
             f"cannot use the ControlNet {controlnet} ({reason(error)}); give a folder or a Hub name of one"
         ) from error
-    if "controlnet" not in made.components:
-        raise ModelError(f"diffusers has no ControlNet pipeline for {type(pipe).__name__}; leave controlnet out")
-    return made
 
 
 def merge_loras(pipe: Any, loras: tuple[str, ...]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from guidefold import models, ui
+from guidefold.capture.makers import bound
 from guidefold.config import AdapterConfig, HoldingConfig, TrainConfig, TrajectoryConfig
-from guidefold.denoiser import Call, chosen_denoiser
+from guidefold.denoiser import chosen_denoiser
 from guidefold.distillation import plan, run
 from guidefold.distillation.cost import Cost, recording_cost, training_cost
 from guidefold.distillation.freezing import settled_for
@@ -31,6 +32,7 @@ class Loader:
     holding: HoldingConfig
     call: dict[str, Any]
     bare: bool = True  # nothing is put on the model, so that its denoiser can be loaded alone
+    controlnet: str | None = None
 
     @property
     def place(self) -> str:
@@ -46,6 +48,15 @@ class Loader:
         kind, whole = self.plain
         return self.pipeline(self.model, "cpu", kind, self.call, whole)
 
+    def learning(self, source: RecordedStates, *, on_device: bool) -> Any:
+        """Return the pipeline, or of a bare model only what a training on a store needs of it."""
+        if not self.bare:
+            return self.on_device() if on_device else self.on_cpu()
+        kind, whole = self.plain
+        place = (self.device, self.dtype) if on_device else ("cpu", kind)
+        held, makers = self.holding if on_device else whole, [one.component for one in source.makers]
+        return models.load_denoiser(self.model, *place, source.spec.denoiser, held, makers, self.controlnet)
+
     def on_device(self) -> Any:
         return self.pipeline(self.model, self.device, self.dtype, self.call, self.holding)
 
@@ -56,11 +67,11 @@ def record(loader: Loader, prompts: Sequence[str], trajectory: TrajectoryConfig)
     show_cost(recording_cost(Recorder(loader.on_device(), prompts, trajectory, **loader.call)))
 
 
-def guided(loader: Loader, prompts: Sequence[str], trajectory: TrajectoryConfig) -> tuple[nn.Module, Call]:
-    """Tell what recording needs of memory, and return the denoiser, on the CPU, with its first guided call."""
+def guided(loader: Loader, prompts: Sequence[str], trajectory: TrajectoryConfig) -> tuple[nn.Module, Sketch]:
+    """Tell what recording needs of memory, and return the denoiser, on the CPU, and how it is called first."""
     pipe = loader.on_cpu()
     arguments = plan.guided_call(pipe, list(prompts), trajectory, loader.call)
-    denoiser, call = plan.first_call(pipe, arguments, trajectory.denoiser)
+    denoiser, call, beside = plan.first_call(pipe, arguments, trajectory.denoiser)
     try:
         need = plan.recording_memory(pipe, denoiser, call, loader.holding)
     except ModelError as error:
@@ -68,7 +79,7 @@ def guided(loader: Loader, prompts: Sequence[str], trajectory: TrajectoryConfig)
     else:
         show_memory("recording", need, loader.place)
         plan.check_recording(need, loader.place, trajectory, loader.holding)
-    return denoiser, call
+    return denoiser, replace(sketch_of_call(denoiser, call), beside=beside)
 
 
 def training(
@@ -97,25 +108,17 @@ def train(
     """Tell the cost of a training. Raises InputError where it does not fit."""
     if config.source == "recorded" and stores is not None:
         source = RecordedStates(open_stores(stores), config)
-        kind, whole = loader.plain
-        name = source.spec.denoiser
-        if loader.bare:
-            denoiser = models.load_denoiser(loader.model, "cpu", kind, name, whole)
-        else:
-            denoiser = chosen_denoiser(loader.on_cpu(), name)
-        training(
-            loader, denoiser, Sketch(spec=source.spec, states=source.batch(0), static=source.static), adapter, config
+        parts = loader.learning(source, on_device=False)
+        beside = tuple(network for _, network in bound(parts, source.makers))
+        sketch = Sketch(
+            spec=source.spec, states=source.batch(0), static=source.static, makers=source.makers, beside=beside
         )
-        pipe = (
-            models.load_denoiser(loader.model, loader.device, loader.dtype, name, loader.holding)
-            if loader.bare
-            else loader.on_device()
-        )
+        training(loader, chosen_denoiser(parts, source.spec.denoiser), sketch, adapter, config)
+        pipe = loader.learning(source, on_device=True)
     elif prompts is None:
         raise InputError("training with --source online needs --conditions")
     else:
-        denoiser, call = guided(loader, prompts, trajectory)
-        training(loader, denoiser, sketch_of_call(denoiser, call), adapter, config)
+        training(loader, *guided(loader, prompts, trajectory), adapter, config)
         pipe = loader.on_device()
     made = run.open_source(pipe, stores, prompts, config, trajectory, loader.call)
     run.check_taught(run.adapter_config(adapter, config), made.trajectory)
@@ -134,8 +137,7 @@ def distill(
         train(loader, None, prompts, adapter, config, trajectory)
         return
     run.check_taught(run.adapter_config(adapter, config), trajectory)
-    denoiser, call = guided(loader, prompts, trajectory)
-    training(loader, denoiser, sketch_of_call(denoiser, call), adapter, config)
+    training(loader, *guided(loader, prompts, trajectory), adapter, config)
     pipe = loader.on_device()
     recorder = Recorder(pipe, prompts, trajectory, **loader.call)
     show_cost(recording_cost(recorder))

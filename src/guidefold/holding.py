@@ -1,8 +1,11 @@
 """Load a diffusers pipeline, or its denoiser alone, and hold its weights where and as they are asked for."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -10,7 +13,7 @@ from torch import nn
 
 from guidefold.config import HoldingConfig, ModelConfig
 from guidefold.denoiser import DENOISERS, argument_names, denoisers, timestep_name
-from guidefold.dressing import dressed, fetched
+from guidefold.dressing import dressed, fetched, load_controlnet
 from guidefold.errors import InputError, ModelError
 from guidefold.hush import hushed
 
@@ -78,11 +81,58 @@ def load_denoiser(model: str, name: str | None, place: str, dtype: torch.dtype, 
         else:
             more = {"quantization_config": packing(holding.quantize, dtype)} if holding.quantize else {}
             made = from_folder(found[chosen], model, chosen, dtype, **more)
+    return placed(made, place, holding)
+
+
+def load_learning(
+    model: str,
+    name: str | None,
+    makers: Sequence[str],
+    controlnet: str | None,
+    place: str,
+    dtype: torch.dtype,
+    holding: HoldingConfig,
+) -> Any:
+    """Return a pipeline's denoiser, or an object that holds it and the components that make its inputs.
+
+    Raises InputError or ModelError.
+    """
+    denoiser = load_denoiser(model, name, place, dtype, holding)
+    if not makers:
+        return denoiser
+    found = denoiser_classes(model)
+    parts = {name or main_denoiser(found): denoiser}
+    for maker in makers:
+        made, packs = load_maker(found.get(maker), model, maker, controlnet, dtype, holding)
+        parts[maker] = placed(made, place, holding if packs else replace(holding, quantize=None))
+    return SimpleNamespace(**parts)
+
+
+def load_maker(
+    kind: Any, model: str, name: str, controlnet: str | None, dtype: torch.dtype, holding: HoldingConfig
+) -> tuple[nn.Module, bool]:
+    """Return what makes inputs of a denoiser, and whether its weights are packed, as in a whole pipeline.
+
+    Raises ModelError where there is none.
+    """
+    if controlnet is not None:
+        return load_controlnet(controlnet, dtype), False
+    if kind is None:
+        raise ModelError(f"{model} has no {name}, which the store was recorded with; give controlnet")
+    if "from_pretrained" in vars(kind):  # several ControlNets in one, whose folders the pipeline knows
+        return load_pipeline(model, "cpu", dtype, HoldingConfig(), ModelConfig()).components[name], False
+    more = {"quantization_config": packing(holding.quantize, dtype)} if holding.quantize else {}
+    with hushed():
+        return from_folder(kind, model, name, dtype, **more), bool(holding.quantize)
+
+
+def placed(network: Any, place: str, holding: HoldingConfig) -> nn.Module:
+    """Bring a network to its device, or have its blocks brought there while they run."""
     if holding.offload == "group":
-        offload_groups(made, place)
+        offload_groups(network, place)
     elif not holding.quantize:
-        made.to(place)
-    return made
+        network.to(place)
+    return network
 
 
 def load_pipeline(model: str, place: str, dtype: torch.dtype, holding: HoldingConfig, dress: ModelConfig) -> Any:

@@ -1,13 +1,12 @@
 """Load what a command names: a diffusers pipeline, an adapter, a judge; those called bundled come with guidefold."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from huggingface_hub.errors import GatedRepoError
-from torch import nn
 
 from guidefold.capture.run import check_arguments
 from guidefold.capture.switch import first_dial, has_guider
@@ -19,8 +18,7 @@ from guidefold.dressing import check_dress, fetched
 from guidefold.errors import GuidefoldError, InputError, ModelError
 from guidefold.evaluation.judge import Judge, inception
 from guidefold.evaluation.media import Kind
-from guidefold.holding import check_holding
-from guidefold.holding import load_denoiser as denoiser_of
+from guidefold.holding import check_holding, load_learning
 from guidefold.holding import load_pipeline as pipeline_of
 from guidefold.keeping import Adapter
 from guidefold.keeping.group import AdapterGroup
@@ -89,15 +87,25 @@ def load_pipeline(
 
 
 def load_denoiser(
-    model: str, device: str | None, dtype: str | None, name: str | None, holding: HoldingConfig | None = None
-) -> nn.Module:
-    """Return a pipeline's denoiser alone, which is all that training from a store needs. Raises as `load_pipeline`."""
+    model: str,
+    device: str | None,
+    dtype: str | None,
+    name: str | None,
+    holding: HoldingConfig | None = None,
+    makers: Sequence[str] = (),
+    controlnet: str | None = None,
+) -> Any:
+    """Return a pipeline's denoiser alone, or with what makes its inputs: all that training from a store needs.
+
+    Raises as `load_pipeline`.
+    """
     # where weights are shared out, each process takes its part from the CPU
     place = "cpu" if device is None and is_asked() else best_device(device)
     holding = holding or HoldingConfig()
     check_holding(holding, place)
     with loading(model):
-        return denoiser_of(str(bundle.FOLDERS.get(model, model)), name, place, best_dtype(dtype, place), holding)
+        folder = str(bundle.FOLDERS.get(model, model))
+        return load_learning(folder, name, makers, controlnet, place, best_dtype(dtype, place), holding)
 
 
 @contextmanager

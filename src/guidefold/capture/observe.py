@@ -9,6 +9,7 @@ from torch import Tensor
 
 from guidefold.answers import leaves, packed
 from guidefold.capture.known import KnownAnswers, parts_of
+from guidefold.capture.making import Making, makings
 from guidefold.capture.mapping import OutputMap
 from guidefold.capture.replay import Replay, difference, images_of, layout_of, replay
 from guidefold.capture.run import failures_told, run
@@ -35,6 +36,7 @@ class Observation:
     result_error: float
     dtype: torch.dtype  # the coarsest on the way from the denoiser to its scheduler
     replays: dict[str, Replay]  # by denoiser
+    makings: dict[str, tuple[Making, ...]]  # what makes inputs of each denoiser again
     knows_bare: bool  # the guided run's answers are those without guidance too, as far as they are asked the same
 
     @property
@@ -86,10 +88,14 @@ def observe(pipe: Any, **call: Any) -> Observation:
             f"{watch.name} without guidance does not give the guided result even with a perfect student "
             f"(relative error {result_error:.1e})"
         )
+    found = replays(watch, targets, tolerance)
     return Observation(
         switch=watch.switch, guided=watch.guided, bare=watch.bare, maps=tuple(maps), targets=targets,
         target_error=target_error, input_error=input_error(watch), result_error=result_error,
-        dtype=dtype, knows_bare=knows_bare(watch, tolerance), replays=replays(watch, targets, tolerance),
+        dtype=dtype, knows_bare=knows_bare(watch, tolerance), replays=found,
+        makings={
+            name: makings(watch, visited(targets, name), one, tolerance, found.keys()) for name, one in found.items()
+        },
     )  # fmt: skip
 
 
@@ -97,7 +103,7 @@ def replays(watch: Watch, targets: dict[int, Target], tolerance: float) -> dict[
     """Make the student's recorded calls again, by denoiser. Raises ModelError where that gives other answers."""
     found, parts = {}, denoisers(watch.pipe)
     for name in dict.fromkeys(target.called.denoiser for target in targets.values()):
-        called = [targets[number].called for number in sorted(targets) if targets[number].called.denoiser == name]
+        called = [target.called for target in visited(targets, name)]
         images = images_of(watch.call(), called[0].call.rows)
         layout = layout_of(watch.pipe, watch.call(), watch.switch, called, images)
         try:
@@ -109,6 +115,11 @@ def replays(watch: Watch, targets: dict[int, Target], tolerance: float) -> dict[
                 raise
             found[name] = replay(parts[name], called, other, tolerance)
     return found
+
+
+def visited(targets: dict[int, Target], name: str) -> list[Target]:
+    """Return the targets of one denoiser, in their order."""
+    return [targets[number] for number in sorted(targets) if targets[number].called.denoiser == name]
 
 
 def enough_steps(pipe: Any, call: Callable[[int], dict[str, Any]], most: int) -> int:

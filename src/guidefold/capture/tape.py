@@ -52,6 +52,15 @@ class Tape:
         """Return the call that a step's input came from."""
         return self.called[step.call]
 
+    def before(self, number: int) -> dict[str, Called]:
+        """Return the last calls of other networks before a denoiser's call and after its previous one, by component."""
+        found: dict[str, Called] = {}
+        for one in reversed(self.called[:number]):
+            if one.denoiser == self.called[number].denoiser:
+                break
+            found.setdefault(one.denoiser, one)
+        return found
+
 
 def schedulers(pipe: Any) -> set[type]:
     """Return the classes of a pipeline's schedulers."""

@@ -24,6 +24,7 @@ class Target:
     called: Called
     answer: Tensor  # [N], see `packed`
     mask: Tensor | None  # [N], which of its numbers reach the scheduler; None for all
+    before: dict[str, Called]  # what other networks were called with for it, by component
 
 
 class Watch:
@@ -116,15 +117,17 @@ class Watch:
             wanted = aligned(guided.received, step.received)
             if wanted is None:
                 continue
-            called, before = self.bare.answering(step), found.get(step.call)
+            called, known = self.bare.answering(step), found.get(step.call)
+            before = self.bare.before(step.call)
             if maps is None:
                 self.check_same(step)
-                found[step.call] = Target(called=called, answer=wanted.reshape(-1), mask=None)
+                found[step.call] = Target(called=called, answer=wanted.reshape(-1), mask=None, before=before)
                 continue
-            answer = packed(called.answer) if before is None else before.answer
+            answer = packed(called.answer) if known is None else known.answer
             mask = maps[number].mask.to(answer.device)
-            mask = mask if before is None or before.mask is None else before.mask | mask
-            found[step.call] = Target(called=called, answer=maps[number].backward(wanted, answer), mask=mask)
+            mask = mask if known is None or known.mask is None else known.mask | mask
+            answer = maps[number].backward(wanted, answer)
+            found[step.call] = Target(called=called, answer=answer, mask=mask, before=before)
         if not found:
             raise ModelError(f"no step of {self.name} receives as many rows with guidance as without")
         return found

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from guidefold.capture.makers import bound
 from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import chosen_denoiser
 from guidefold.distillation.freezing import frozen, settled
@@ -54,7 +55,7 @@ def training_cost(
     start = time.perf_counter()
     states = {name: value.to(device) for name, value in source.batch(0).items()}
     making = time.perf_counter() - start
-    student = Student(denoiser, trial.attach(denoiser), source.static)
+    student = Student(denoiser, trial.attach(denoiser), source.static, bound(pipe, source.makers))
     try:
         with frozen(denoiser, gradient_checkpointing=bool(config.gradient_checkpointing)), torch.enable_grad():
             for _ in range(2):  # the first step warms up

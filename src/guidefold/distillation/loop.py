@@ -91,7 +91,7 @@ class Loop:
         )
         if is_asked():
             self.device = self.accelerator.device
-            shard(student.denoiser, self.device)
+            shard(student.denoiser, self.device, [network for _, network in student.makers])
         self.adapter = student.adapter.to(self.device, torch.float32).train().requires_grad_(True)
         if "hf_device_map" in vars(student.denoiser):
             settle(self.adapter, student.denoiser, self.device)

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from guidefold.adapters import ConditionSpec
+from guidefold.capture.makers import Maker
 from guidefold.config import AdapterConfig, HoldingConfig, TrainConfig
 from guidefold.denoiser import Call, arguments_of
 from guidefold.distillation.freezing import frozen
@@ -126,6 +127,8 @@ class Sketch:
     spec: ConditionSpec
     states: States
     static: dict[str, Any]
+    makers: tuple[Maker, ...] = ()  # of inputs that are not in the states
+    beside: tuple[nn.Module, ...] = ()  # the networks of the makers, or of inputs that are
 
 
 def sketch_of_call(denoiser: nn.Module, call: Call) -> Sketch:
@@ -142,7 +145,7 @@ def repeated(states: States, rows: int) -> States:
     result = {
         name: value[:1] if name.endswith("@shared") else value[:1].expand(rows, *value.shape[1:]).clone()
         for name, value in states.items()
-        if name.startswith(("call.", "negative."))
+        if name.startswith(("call.", "maker.", "negative."))
     }
     dials = [name for name in states if name.startswith("dial.")]
     return result | {name: torch.tensor([2.0] * rows) for name in ("guidance_scale", *dials)}
@@ -159,11 +162,14 @@ def student_memory(
     with pretending(), told_of_numbers(denoiser):
         model, ledger = weightless(denoiser), Ledger()
         adapter = Adapter.build(model, sketch.spec, shape)
-        ledger.hold_all(model)
-        ledger.hold_all(adapter)
+        beside = [weightless(one) for one in sketch.beside]
+        for module in (model, adapter, *beside):
+            ledger.hold_all(module)
         above = held_bytes(model, holding) - bytes_of(model) + ADAPTER_COPIES * bytes_of(adapter)
+        above += sum(held_bytes(one, replace(holding, quantize=None)) - bytes_of(one) for one in beside)
         resting, peaks = ledger.now + above, []
-        student = Student(model, adapter.attach(model), sketch.static)
+        makers = tuple(zip(sketch.makers, beside, strict=False))
+        student = Student(model, adapter.attach(model), sketch.static, makers)
         states = repeated(sketch.states, rows)
         cast = torch.autocast("cpu", torch.bfloat16, enabled=config.mixed_precision != "no")
         for learning in (True, False):

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from guidefold.answers import leaves
 from guidefold.capture.run import as_conditions
 from guidefold.capture.switch import first_dial, has_guider
 from guidefold.config import AdapterConfig, HoldingConfig, TrainConfig, TrajectoryConfig
-from guidefold.denoiser import Call, chosen_denoiser, components, quiet, read_call
+from guidefold.denoiser import Call, chosen_denoiser, components, denoisers, quiet, read_call
 from guidefold.distillation.memory import Memory, Sketch, bytes_of, forward_memory, held_bytes, student_memory
 from guidefold.errors import InputError, ModelError
 from guidefold.room import forked
@@ -28,23 +29,32 @@ class Reached(Exception):
 
 
 @torch.no_grad()
-def first_call(pipe: Any, arguments: dict[str, Any], name: str | None) -> tuple[nn.Module, Call]:
-    """Return a pipeline's denoiser and what it is first called with; the denoiser itself does not run."""
+def first_call(pipe: Any, arguments: dict[str, Any], name: str | None) -> tuple[nn.Module, Call, tuple[nn.Module, ...]]:
+    """Return a pipeline's denoiser, what it is first called with, and the networks that made inputs of that call.
+
+    The denoiser itself does not run.
+    """
     denoiser = chosen_denoiser(pipe, name)
+    others = [one for one in denoisers(pipe).values() if one is not denoiser]
+    answers: dict[nn.Module, Any] = {}
 
     def stop(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         raise Reached(read_call(module, args, kwargs))
 
-    handle = denoiser.register_forward_pre_hook(stop, with_kwargs=True)
+    handles = [denoiser.register_forward_pre_hook(stop, with_kwargs=True)]
+    handles += [one.register_forward_hook(lambda module, _, answer: answers.update({module: answer})) for one in others]
     try:
         with ExitStack() as stack:
             stack.enter_context(quiet(pipe))
             stack.enter_context(forked(pipe))
             pipe(**arguments)
     except Reached as reached:
-        return denoiser, reached.call
+        given = {id(value) for value in reached.call.tensors.values()}
+        makers = [one for one, answer in answers.items() if given & {id(leaf) for leaf in leaves(answer)}]
+        return denoiser, reached.call, tuple(makers)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     raise ModelError(f"{type(pipe).__name__} never called its denoiser")
 
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,14 @@ from torch import nn
 from guidefold.acting.arguments import shaped
 from guidefold.acting.fitting import check
 from guidefold.adapters import ConditionSpec
+from guidefold.capture.makers import bound
 from guidefold.config import AdapterConfig, Config, TrainConfig, TrajectoryConfig
 from guidefold.denoiser import chosen_denoiser, denoisers
 from guidefold.distillation.folder import alone_in, claim, is_own
 from guidefold.distillation.freezing import frozen, settled
 from guidefold.distillation.loop import Loop
-from guidefold.distillation.states import OnlineStates, RecordedStates, Source, told_by
+from guidefold.distillation.opening import open_source
+from guidefold.distillation.states import OnlineStates, RecordedStates, Source
 from guidefold.distillation.student import Student
 from guidefold.errors import InputError, SeveralDenoisersError
 from guidefold.files import named
@@ -34,25 +35,13 @@ from guidefold.trajectories.additions import added_to
 from guidefold.trajectories.conditions import draw
 from guidefold.trajectories.dataset import held_out
 from guidefold.trajectories.identity import fingerprint, plain
-from guidefold.trajectories.prompts import checked_text, read_conditions
+from guidefold.trajectories.prompts import Conditions, as_conditions
 from guidefold.trajectories.recorder import Recorder
-from guidefold.trajectories.several import Folders, drawn_of, identity_of, open_stores
+from guidefold.trajectories.several import Folders, drawn_of, identity_of
 from guidefold.trajectories.store import Store
 from guidefold.ui import progress
 
 FEWER = "give --offload model, or a smaller record_batch and another folder; the shards before are kept"
-Conditions = Sequence[str] | Sequence[int] | str | Path
-
-
-def as_conditions(conditions: Conditions) -> list[str]:
-    """Return prompts or class labels from a list or a file, each once. Raises InputError for what is neither."""
-    if isinstance(conditions, (str, Path)):
-        return read_conditions(conditions)
-    for one in conditions:
-        if isinstance(one, bool) or not isinstance(one, (str, Integral)):
-            raise InputError(f"a condition is {one!r}; give texts, or class labels that are whole numbers")
-        checked_text(str(one), "a condition")
-    return list(dict.fromkeys(map(str, conditions)))
 
 
 def record(
@@ -109,7 +98,7 @@ def train(
     denoiser = chosen_denoiser(pipe, source.spec.denoiser)
     how = settled(config, denoiser)
     made = new_adapter(denoiser, source.spec, adapter, config, source.trajectory)
-    student = Student(denoiser, made, source.static)
+    student = Student(denoiser, made, source.static, bound(pipe, source.makers))
     told = origin(pipe, denoiser, config, source.trajectory) | shaped_by(pipe, source, arguments)
     student.adapter.trained = told | student.adapter.trained
     claim(folder, told_of(student.adapter, denoiser, config, source.trajectory, source.identity))
@@ -182,37 +171,6 @@ def check_taught(adapter: AdapterConfig, trajectory: TrajectoryConfig) -> None:
 def adapter_config(adapter: AdapterConfig | None, config: TrainConfig) -> AdapterConfig:
     """Return the settings of an adapter: as given, of the one to start from, or the default. Raises InputError."""
     return adapter or (from_pretrained(config.init).config if config.init is not None else AdapterConfig())
-
-
-def open_source(
-    pipe: Any,
-    store: Folders | None,
-    conditions: Conditions | None,
-    config: TrainConfig,
-    trajectory: TrajectoryConfig,
-    arguments: Mapping[str, Any],
-) -> Source:
-    """Return where states come from, checked against the pipeline."""
-    if config.source == "online":
-        if conditions is None:
-            raise InputError(
-                "source is online but there are no conditions; give prompts, or source recorded and a store"
-            )
-        return OnlineStates(pipe, as_conditions(conditions), trajectory, config, **arguments)
-    if arguments:
-        raise InputError(f"the argument {next(iter(arguments))} is for recording; a store has been recorded already")
-    if store is None:
-        raise InputError("source is recorded but there is no store; record one first, or choose source online")
-    stores = open_stores(store)
-    denoiser = chosen_denoiser(pipe, told_by(stores[0])[0].denoiser)
-    stores[0].check_added(added_to(denoiser))
-    stores[0].check_model(fingerprint(denoiser))
-    return RecordedStates(stores, config)
-
-
-def denoiser_of(store: Folders | None) -> str | None:
-    """Return the component that a store was recorded of, where guidance ran several. Raises StoreError."""
-    return None if store is None else open_stores(store)[0].header["spec"].get("denoiser")
 
 
 def origin(pipe: Any, denoiser: Any, config: TrainConfig, trajectory: TrajectoryConfig) -> dict[str, Any]:

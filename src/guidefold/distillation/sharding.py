@@ -1,6 +1,7 @@
 """A denoiser that no single GPU holds: its weights shared out over processes, as `accelerate launch` asks with FSDP."""
 
 import os
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -14,10 +15,10 @@ def is_asked() -> bool:
     return place()[1] > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true", "yes")
 
 
-def shard(denoiser: nn.Module, device: torch.device) -> None:
+def shard(denoiser: nn.Module, device: torch.device, beside: Iterable[nn.Module] = ()) -> None:
     """Share out a denoiser's frozen weights, a repeated block at a time, over all processes; it stays so.
 
-    Every process must then call it equally often, with batches of its own.
+    Every process must then call it equally often, with batches of its own. Of networks `beside` it each has a whole.
     """
     from torch.distributed.fsdp import fully_shard
 
@@ -28,3 +29,5 @@ def shard(denoiser: nn.Module, device: torch.device) -> None:
         if any(True for _ in block.parameters()):
             fully_shard(block, mesh=mesh)
     fully_shard(denoiser, mesh=mesh)
+    for network in beside:
+        network.to(device)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import torch
 
 from guidefold.adapters import ConditionSpec
 from guidefold.arguments import unwritten
+from guidefold.capture.makers import Maker
 from guidefold.config import TrainConfig, TrajectoryConfig
 from guidefold.errors import InputError, StoreError
 from guidefold.keeping import Adapter
@@ -29,6 +31,7 @@ class Source(Protocol):
 
     static: dict[str, Any]
     spec: ConditionSpec
+    makers: tuple[Maker, ...]
     trajectory: TrajectoryConfig
     identity: str
 
@@ -46,9 +49,22 @@ def told_by(store: Store) -> tuple[ConditionSpec, dict[str, Any]]:
 
     Raises StoreError for a damaged index.
     """
-    try:
+    with damage_told(store):
         static = {name: unwritten(value) for name, value in store.header["static"].items()}
         return ConditionSpec(**store.header["spec"]), static
+
+
+def makers_of(store: Store) -> tuple[Maker, ...]:
+    """Return what makes those of the denoiser's inputs that a store does not hold. Raises StoreError as `told_by`."""
+    with damage_told(store):
+        return tuple(Maker.from_dict(one) for one in store.header.get("makers", ()))
+
+
+@contextmanager
+def damage_told(store: Store) -> Iterator[None]:
+    """Raise StoreError in place of what reading a damaged index raises."""
+    try:
+        yield
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
         told = f"no {error}" if isinstance(error, KeyError) else error
         raise StoreError(f"the index of {store.folder} is damaged ({told}); record again in a new folder") from error
@@ -61,6 +77,7 @@ class RecordedStates:
         self.config, self.trajectory = config, drawn_of(stores)
         self.identity = identity_of(stores)
         self.spec, self.static = told_by(stores[0])
+        self.makers = makers_of(stores[0])
         self.arguments: dict[str, Any] = stores[0].header.get("arguments", {})
         self.training, self.held_out = split(
             stores, config.validation, labels=bool(self.spec.labels) and not self.spec.tokens
@@ -118,7 +135,7 @@ class OnlineStates:
         self.config, self.trajectory = config, trajectory
         self.recorder = Recorder(pipe, kept, trajectory, **arguments)
         self.judge = Recorder(pipe, held, trajectory, **arguments) if held else None
-        self.static, self.spec = self.recorder.static, self.recorder.spec
+        self.static, self.spec, self.makers = self.recorder.static, self.recorder.spec, self.recorder.makers
         self.identity = hashlib.sha256(json.dumps(self.recorder.header(), sort_keys=True).encode()).hexdigest()[:16]
         self.adapter: Adapter | None = None
         self.make = lru_cache(maxsize=SETS_KEPT + 1)(self._make)
@@ -168,6 +185,7 @@ class TrialStates:
     def __init__(self, recorder: Recorder, config: TrainConfig) -> None:
         self.recorder, self.config, self.trajectory = recorder, config, recorder.config
         self.static, self.spec, self.identity = recorder.static, recorder.spec, "trial"
+        self.makers = recorder.makers
 
     def batch(self, step: int) -> States:
         config = self.trajectory

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from guidefold.adapters import ConditionSpec
 from guidefold.adapters.conditions import noisiest
+from guidefold.capture.makers import bound
 from guidefold.capture.run import as_conditions, parameters_of, run
 from guidefold.capture.switch import switch_for
 from guidefold.capture.tape import Step, aligned
@@ -49,7 +50,7 @@ def on_teacher_states(
         )
         with adapter.disabled():
             recorder = Recorder(pipe, prompts, config, **arguments)
-        student = Student(recorder.denoiser, adapter, recorder.static)
+        student = Student(recorder.denoiser, adapter, recorder.static, bound(pipe, recorder.makers))
         for numbers in recorder.batches(range(len(prompts))):
             with adapter.disabled():
                 states = recorder.states(numbers)

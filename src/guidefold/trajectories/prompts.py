@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,18 @@ ENGLISH = Path(__file__).parent.parent / "prompts" / "english.txt"
 COLUMN = "prompt"
 SHAPE = f'write one object like {{"{COLUMN}": "a fox"}}'
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+Conditions = Sequence[str] | Sequence[int] | str | Path
+
+
+def as_conditions(conditions: Conditions) -> list[str]:
+    """Return prompts or class labels from a list or a file, each once. Raises InputError for what is neither."""
+    if isinstance(conditions, (str, Path)):
+        return read_conditions(conditions)
+    for one in conditions:
+        if isinstance(one, bool) or not isinstance(one, (str, Integral)):
+            raise InputError(f"a condition is {one!r}; give texts, or class labels that are whole numbers")
+        checked_text(str(one), "a condition")
+    return list(dict.fromkeys(map(str, conditions)))
 
 
 def read_conditions(path: str | Path) -> list[str]:

@@ -13,6 +13,7 @@ from guidefold.acting.negative import negative_conditions
 from guidefold.adapters.conditions import ConditionSpec
 from guidefold.answers import by_image, unpacked
 from guidefold.arguments import written
+from guidefold.capture.makers import Maker
 from guidefold.capture.observe import Observation, enough_steps, observe
 from guidefold.capture.replay import check_same
 from guidefold.capture.run import as_conditions, check_arguments, failures_told, parameters_of, run
@@ -78,7 +79,7 @@ class Recorder:
         self._check_scales(seen, watch.guided)
         call = next(one.call for one in watch.bare.called if one.denoiser == self.name)
         self.replay = seen.replays[self.name]
-        self.static = self.replay.static
+        self.static, self.makings = self.replay.static, seen.makings[self.name]
         several = len(seen.denoisers) > 1
         self.spec = ConditionSpec.observe(
             self.denoiser, call, negative=bool(self.config.negatives), guider=self.switch.guider,
@@ -88,6 +89,11 @@ class Recorder:
         follow = self.config.follow
         self.leader = adapter_to_follow(follow, self.denoiser, self.spec, alone=not several) if follow else None
         self.passes = seen.passes + bool(follow)  # a step and image
+
+    @property
+    def makers(self) -> tuple[Maker, ...]:
+        """What makes those of the denoiser's inputs that states do not hold."""
+        return tuple(one.maker for one in self.makings)
 
     def _check_scales(self, seen: Observation, together: Tape) -> None:
         """Raise ModelError unless the first of several images is guided as it is when all have its scales."""
@@ -173,7 +179,8 @@ class Recorder:
     def states(self, indices: Sequence[int], *, keep_all: bool = False) -> States:
         """Sample trajectories together and return their kept states, trajectory by trajectory.
 
-        Keys: `call.*` the student's inputs [N, ...], `negative.*` those of the negative prompt, `pred_guided` [N, ...],
+        Keys: `call.*` the student's inputs [N, ...], `maker.*` those from which some of them are made again,
+        `negative.*` those of the negative prompt, `pred_guided` [N, ...],
         `energy` its squared distance from the prediction without guidance [N], `mask` where the scheduler does not see
         all of a prediction, `guidance_scale`, `trajectory`, `condition`, `step` [N]. All are on the CPU.
         """
@@ -220,7 +227,13 @@ class Recorder:
         """Return the states of all images at one visit."""
         called = target.called
         self._check_static(called.call.static, images)
-        state = {f"call.{name}": value for name, value in self.replay.rows(called.call, images).items()}
+        inputs = self.replay.rows(called.call, images)
+        state: States = {}
+        for one in self.makings:
+            own = one.own(target, inputs, images)
+            state |= {f"maker.{one.maker.component}.{name}": value for name, value in own.items()}
+            inputs = one.maker.without_made(inputs)
+        state |= {f"call.{name}": value for name, value in inputs.items()}
         state["pred_guided"] = by_image(unpacked(called.answer, target.answer), images)
         state["energy"] = energy_of(by_image(called.answer, images), state["pred_guided"])
         if target.mask is not None and not target.mask.all():
@@ -250,6 +263,8 @@ class Recorder:
         more: dict[str, Any] = {"others": others} if (others := others_of(self.pipe, self.denoiser)) else {}
         if added := additions(self.pipe):
             more["added"] = added
+        if self.makings:
+            more["makers"] = [one.to_dict() for one in self.makers]
         if self.guider:
             more["guider"] = guider_of(self.pipe, {self.first, *self.config.dial_ranges()})
         if self.leader:

@@ -1,6 +1,7 @@
 """States: what a student sees and would have to answer, as tensors with a row per state, by name.
 
-`call.*` are the denoiser's tensors, `negative.*` those of the negative prompt, `dial.*` the scales after the first;
+`call.*` are the denoiser's tensors, `negative.*` those of the negative prompt, `dial.*` the scales after the first,
+`maker.controlnet.*` what a ControlNet was called with beside them, in place of what it makes of it for the denoiser;
 `pred_guided` is what the student would have to answer and `energy` how far that is from the bare model's answer.
 """
 
@@ -56,3 +57,14 @@ def negative_of(states: States) -> dict[str, Tensor] | None:
 def inputs_of(states: States) -> dict[str, Tensor]:
     """Return the denoiser's tensors among the keys of states."""
     return {name.removeprefix("call."): value for name, value in states.items() if name.startswith("call.")}
+
+
+def own_of(states: States) -> dict[str, dict[str, Tensor]]:
+    """Return what makers of inputs were called with beside the denoiser's tensors among the keys, by component."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, value in states.items():
+        kind, _, rest = key.partition(".")
+        component, _, name = rest.partition(".")
+        if kind == "maker":
+            found.setdefault(component, {})[name] = value
+    return found

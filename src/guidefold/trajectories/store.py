@@ -32,6 +32,7 @@ from guidefold.errors import InputError, StoreError
 from guidefold.trajectories.headers import brief, check_header, check_same, differences
 
 FORMAT = 3
+REMAKING = 4  # where some inputs of the denoiser are made again, which readers of format 3 would leave out
 INDEX = "index.json"
 PARTIAL = ".guidefold-partial"
 SHARED = "trajectory."
@@ -49,7 +50,8 @@ class Store:
     @classmethod
     def planned(cls, folder: str | Path, *, header: Mapping[str, Any]) -> Self:
         """Return the store that `create` would start or go on with, and touch nothing. Raises as `create` does."""
-        store = cls(folder=Path(folder), header=json.loads(json.dumps({**header, "format": FORMAT})))
+        version = REMAKING if header.get("makers") else FORMAT
+        store = cls(folder=Path(folder), header=json.loads(json.dumps({**header, "format": version})))
         check_header(store.header)
         try:
             names = {path.name for path in store.folder.iterdir()}
@@ -93,9 +95,9 @@ class Store:
             raise StoreError(f"there is no store in {folder}; make one with record") from error
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(f"{path} is damaged ({brief(repr(error))}); record again in a new folder") from error
-        if version != FORMAT:
+        if version not in (FORMAT, REMAKING):
             raise StoreError(
-                f"the store {folder} has format {version!r}, this guidefold reads format {FORMAT}; "
+                f"the store {folder} has format {version!r}, this guidefold reads format {FORMAT} or {REMAKING}; "
                 "record again in a new folder, or use the guidefold that made it"
             )
         try:
@@ -145,9 +147,21 @@ class Store:
                 "load that model, or record this one in a new folder"
             )
 
-    def check_added(self, added: Mapping[str, Any]) -> None:
-        """Raise StoreError unless what is added to the denoiser, such as LoRAs, is what it was recorded with."""
-        stored = self.header.get("added", {}).get(self.header.get("denoiser"), {})
+    def check_other(self, component: str, fingerprint: str) -> None:
+        """Raise StoreError unless the store was recorded with this component beside the denoiser, as a ControlNet."""
+        stored = self.header.get("others", {}).get(component)
+        if stored != fingerprint:
+            raise StoreError(
+                f"the store {self.folder} was recorded with the {component} {stored}, not with {fingerprint}; "
+                "load that one, or record with this one in a new folder"
+            )
+
+    def check_added(self, added: Mapping[str, Any], component: str | None = None) -> None:
+        """Raise StoreError unless what is added to the denoiser, such as LoRAs, is what it was recorded with.
+
+        So for another component where one is named.
+        """
+        stored = self.header.get("added", {}).get(component or self.header.get("denoiser"), {})
         for key, old, new in differences(stored, dict(added)):
             raise StoreError(
                 f"the store {self.folder} was recorded from a model with {key} = {old}, now it has {key} = {new}; "
