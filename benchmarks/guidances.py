@@ -40,7 +40,7 @@ JUDGED_NEGATIVE = 96  # half of them with a negative prompt
 SCALES = (2.0, 4.0, 8.0)
 PAG_SCALE = 2.0
 STYLES = ("", ", noto", "", ", twemoji")
-STRETCH = 40  # names
+STRETCH = 10  # names
 
 
 def main() -> None:
