@@ -95,7 +95,7 @@ def negative(teacher: str, train: TrainConfig, trajectories: int, work: Path) ->
     """Train with the negative prompt's tokens seen and not; judge each at several scales and by its pictures."""
     pipe, call, (known, unknown) = bundle.load_teacher(name=teacher), bundle.CALLS[teacher], negatives()
     drawn = TrajectoryConfig(trajectories=trajectories, keep=20, record_batch=32, shard=32, negatives=known)
-    store = record(pipe, bundle.prompts(teacher), work / "store", drawn, **call)
+    store = record(pipe, bundle.prompts(teacher), work / "store", drawn, **call).folder
     for seen in (True, False):
         without = nullcontext() if seen else patch("guidefold.adapters.network.find_readers", lambda *_: {})
         with without:
