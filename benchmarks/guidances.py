@@ -156,13 +156,13 @@ def images(pipe: Any, adapter: Any, teacher: str, names: tuple[str, ...]) -> dic
     def distances(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         return (one - other).square().flatten(1).mean(1)
 
-    teacher, plain = sample(rejected), sample(None)
+    prompted, plain = sample(rejected), sample(None)
     adapter.attach(pipe)
     students = {"student": sample(rejected), "untold_student": sample(None)}
     adapter.detach()
-    found = {"teachers_apart": float(distances(teacher, plain).mean())}
+    found = {"teachers_apart": float(distances(prompted, plain).mean())}
     for name, latents in students.items():
-        to_teacher, to_plain = distances(latents, teacher), distances(latents, plain)
+        to_teacher, to_plain = distances(latents, prompted), distances(latents, plain)
         found[f"{name}_to_negative_prompted_teacher"] = float(to_teacher.mean())
         found[f"{name}_to_plain_teacher"] = float(to_plain.mean())
         found[f"nearer_{name}"] = float((to_teacher < to_plain).float().mean())
