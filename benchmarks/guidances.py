@@ -1,18 +1,21 @@
 """Guidance other than plain CFG as teacher: negative prompts, and three passes folded into one.
 
-    python benchmarks/guidances.py negative
+    python benchmarks/guidances.py negative [--teacher bundled-sd3]
     python benchmarks/guidances.py pag
 
-`negative`: an adapter conditioned on negative prompts, against teachers with and without the negative prompt, on
-prompts and negative prompts that were not trained on. `pag`: perturbed attention guidance (2403.17377) on top of CFG,
-three passes a step, folded into one.
+`negative`: adapters conditioned on negative prompts, whose tokens they see, or of which they have a pooled code alone,
+against teachers with and without the negative prompt, on prompts and negative prompts that were not trained on. `pag`:
+perturbed attention guidance (2403.17377) on top of CFG, three passes a step, folded into one.
 """
 
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from accelerate import PartialState
@@ -21,9 +24,11 @@ from diffusers import StableDiffusionPAGPipeline
 from common import RESULTS, provenance, save
 from guidefold.capture.run import run
 from guidefold.capture.tape import Tape
-from guidefold.config import AdapterConfig, TrainConfig, TrajectoryConfig
+from guidefold.config import TrainConfig, TrajectoryConfig
 from guidefold.demo import bundle
-from guidefold.distillation.run import distill
+from guidefold.denoiser import find_denoiser
+from guidefold.distillation.run import distill, record
+from guidefold.distillation.run import train as train_on
 from guidefold.distillation.student import Student, energies
 from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import negative_prompt
@@ -35,18 +40,13 @@ JUDGED_NEGATIVE = 96  # half of them with a negative prompt
 SCALES = (2.0, 4.0, 8.0)
 PAG_SCALE = 2.0
 STYLES = ("", ", noto", "", ", twemoji")
-STRETCH = 40  # names
-# besides the linear layers of its transformer blocks, those around them and the convolutions: half of the bundled UNet
-# works at a resolution without attention
-TARGETS = (
-    *("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "time_emb_proj"),
-    *("conv1", "conv2", "conv_shortcut", "conv"),
-)
+STRETCH = 10  # names
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("negative", "pag"))
+    parser.add_argument("--teacher", choices=(bundle.UNET, bundle.SD3), default=bundle.UNET, help="of negative")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--trajectories", type=int, default=256)
     parser.add_argument("--init", help="adapter to start from, such as bundled")
@@ -54,29 +54,36 @@ def main() -> None:
     options = parser.parse_args()
     made, work = provenance(), options.work or Path(tempfile.mkdtemp())
     train = TrainConfig(
-        steps=options.steps, batch_size=32, learning_rate=2.5e-3, warmup=0.05, ema_decay=0.995, validation=24,
-        validate_every=250, checkpoint_every=100, mixed_precision="bf16", init=options.init,
+        steps=options.steps, batch_size=32, learning_rate=3e-3, warmup=0.05, ema_decay=0.99, validation=24,
+        validate_every=250, checkpoint_every=100, init=options.init,
     )  # fmt: skip
-    results = (negative if options.what == "negative" else pag)(train, options.trajectories, work)
+    if options.what == "negative":
+        results = {"rows": list(negative(options.teacher, train, options.trajectories, work))}
+    else:
+        results = pag(train, options.trajectories, work)
     budget = {"steps": options.steps, "trajectories": options.trajectories, "init": options.init}
-    save(RESULTS / f"{options.what}.json", made, budget | results)
+    suffix = options.teacher.removeprefix(bundle.UNET)
+    name = {"negative": "negatives"}.get(options.what, options.what)
+    save(RESULTS / f"{name}{suffix}.json", made, budget | results)
 
 
 def trained(pipe: Any, train: TrainConfig, trajectory: TrajectoryConfig, work: Path) -> Adapter:
-    shape = AdapterConfig(design="low_rank", rank=32, target_modules=TARGETS)
-    adapter = distill(pipe, bundle.prompts(), work, adapter=shape, trajectory=trajectory, config=train)
+    adapter = distill(pipe, bundle.prompts(), work, trajectory=trajectory, config=train)
     if not PartialState().is_main_process:
         sys.exit()  # one of `torchrun --nproc-per-node N` judges
     return adapter
 
 
-def judged_states(pipe: Any, scale: float, count: int, **settings: Any) -> tuple[Recorder, States]:
+def judged_states(
+    pipe: Any, scale: float, prompts: list[str], call: dict[str, Any], **settings: Any
+) -> tuple[Recorder, States]:
     """Return states of held-out prompts at one scale."""
     config = TrajectoryConfig(
-        trajectories=count, keep=10, scale_min=scale, scale_max=scale, seed=1_000_000, record_batch=count, **settings
-    )
-    recorder = Recorder(pipe, bundle.held_out_prompts()[:count], config)
-    return recorder, recorder.states(range(count))
+        trajectories=len(prompts), keep=10, scale_min=scale, scale_max=scale, seed=1_000_000,
+        record_batch=len(prompts), **settings,
+    )  # fmt: skip
+    recorder = Recorder(pipe, prompts, config, **call)
+    return recorder, recorder.states(range(len(prompts)))
 
 
 def recovered(student: Student, states: States) -> float:
@@ -84,29 +91,40 @@ def recovered(student: Student, states: States) -> float:
     return 1 - float(missed.sum() / whole.sum())
 
 
-def negative(train: TrainConfig, trajectories: int, work: Path) -> dict[str, Any]:
-    pipe, (known, unknown) = bundle.load_teacher(), negatives()
+def negative(teacher: str, train: TrainConfig, trajectories: int, work: Path) -> Iterator[dict[str, Any]]:
+    """Train with the negative prompt's tokens seen and not; judge each at several scales and by its pictures."""
+    pipe, call, (known, unknown) = bundle.load_teacher(name=teacher), bundle.CALLS[teacher], negatives()
     drawn = TrajectoryConfig(trajectories=trajectories, keep=20, record_batch=32, shard=32, negatives=known)
-    adapter, rows = trained(pipe, train, drawn, work), []
-    for scale in SCALES:
-        # all judged trajectories have a negative prompt that was not trained on, but for those that have none
-        recorder, states = judged_states(pipe, scale, JUDGED_NEGATIVE, negatives=unknown)
-        has = torch.tensor([bool(negative_prompt(recorder.config, int(i))) for i in states["trajectory"]])
-        student = Student(pipe.unet, adapter.attach(pipe.unet), recorder.static)
-        told = {name: value[has] for name, value in states.items()}
-        none = {name: value[~has] for name, value in states.items()}
-        empty = {name: value[:1].expand_as(told[name]) for name, value in none.items() if name.startswith("negative.")}
-        rows.append(
-            {
-                "guidance_scale": scale,
-                "with_negative_prompt": recovered(student, told),
-                "with_negative_prompt_but_not_told": recovered(student, told | empty),
-                "without_negative_prompt": recovered(student, none),
-            }
-        )
-        adapter.detach()
-        print(rows[-1], flush=True)
-    return {"rows": rows, "images": images(pipe, adapter, unknown)}
+    store = record(pipe, bundle.prompts(teacher), work / "store", drawn, **call).folder
+    for seen in (True, False):
+        without = nullcontext() if seen else patch("guidefold.adapters.network.find_readers", lambda *_: {})
+        with without:
+            adapter = train_on(pipe, work / ("seen" if seen else "pooled"), store=store, config=train)
+        row: dict[str, Any] = {"tokens": seen, "parameters": adapter.parameter_count()}
+        row |= {"scales": [at_scale(pipe, adapter, teacher, scale, unknown) for scale in SCALES]}
+        print(row, flush=True)
+        yield row | {"images": images(pipe, adapter, teacher, unknown)}
+
+
+def at_scale(pipe: Any, adapter: Any, teacher: str, scale: float, unknown: tuple[str, ...]) -> dict[str, float]:
+    """Return guidance recovered at a scale, of negative prompts that were not trained on and of none."""
+    prompts, call = bundle.held_out_prompts(teacher)[:JUDGED_NEGATIVE], bundle.CALLS[teacher]
+    # all judged trajectories have a negative prompt that was not trained on, but for those that have none
+    recorder, states = judged_states(pipe, scale, prompts, call, negatives=unknown)
+    has = torch.tensor([bool(negative_prompt(recorder.config, int(i))) for i in states["trajectory"]])
+    denoiser = find_denoiser(pipe)
+    student = Student(denoiser, adapter.attach(denoiser), recorder.static)
+    told = {name: value[has] for name, value in states.items()}
+    none = {name: value[~has] for name, value in states.items()}
+    empty = {name: value[:1].expand_as(told[name]) for name, value in none.items() if name.startswith("negative.")}
+    found = {
+        "guidance_scale": scale,
+        "with_negative_prompt": recovered(student, told),
+        "with_negative_prompt_but_not_told": recovered(student, told | empty),
+        "without_negative_prompt": recovered(student, none),
+    }
+    adapter.detach()
+    return found
 
 
 def negatives() -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -120,30 +138,31 @@ def negatives() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(text for text in texts if text not in judged), tuple(judged)
 
 
-def images(pipe: Any, adapter: Adapter, names: tuple[str, ...]) -> dict[str, float]:
+def images(pipe: Any, adapter: Any, teacher: str, names: tuple[str, ...]) -> dict[str, float]:
     """Return the mean squared distance of final latents from the student's to each teacher's, same noise.
 
     `nearer_...` is the part of the images that is nearer to the teacher with the negative prompt.
     """
-    prompts = bundle.held_out_prompts()[:JUDGED_NEGATIVE]
+    prompts = bundle.held_out_prompts(teacher)[:JUDGED_NEGATIVE]
     rejected = [names[number * len(names) // len(prompts)] for number in range(len(prompts))]
 
     def sample(negative: list[str] | None) -> torch.Tensor:
         generators = [torch.Generator().manual_seed(number) for number in range(len(prompts))]
         call = {"num_inference_steps": 20, "guidance_scale": 4.0, "output_type": "latent", "generator": generators}
+        call |= bundle.CALLS[teacher]
         tape: Tape = run(pipe, {"prompt": prompts, "negative_prompt": negative, **call})
         return tape.result.images
 
     def distances(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         return (one - other).square().flatten(1).mean(1)
 
-    teacher, plain = sample(rejected), sample(None)
+    prompted, plain = sample(rejected), sample(None)
     adapter.attach(pipe)
     students = {"student": sample(rejected), "untold_student": sample(None)}
     adapter.detach()
-    found = {"teachers_apart": float(distances(teacher, plain).mean())}
+    found = {"teachers_apart": float(distances(prompted, plain).mean())}
     for name, latents in students.items():
-        to_teacher, to_plain = distances(latents, teacher), distances(latents, plain)
+        to_teacher, to_plain = distances(latents, prompted), distances(latents, plain)
         found[f"{name}_to_negative_prompted_teacher"] = float(to_teacher.mean())
         found[f"{name}_to_plain_teacher"] = float(to_plain.mean())
         found[f"nearer_{name}"] = float((to_teacher < to_plain).float().mean())
@@ -157,7 +176,7 @@ def pag(train: TrainConfig, trajectories: int, work: Path) -> dict[str, Any]:
     drawn = TrajectoryConfig(trajectories=trajectories, keep=20, record_batch=32, shard=32, dials=ranges)
     adapter, rows = trained(pipe, train, drawn, work), []
     for scale in SCALES:
-        recorder, states = judged_states(pipe, scale, JUDGED, dials=ranges)
+        recorder, states = judged_states(pipe, scale, bundle.held_out_prompts()[:JUDGED], {}, dials=ranges)
         student = Student(pipe.unet, adapter.attach(pipe.unet), recorder.static)
         rows.append({"guidance_scale": scale, "recovered": recovered(student, states)})
         adapter.detach()

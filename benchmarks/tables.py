@@ -12,7 +12,7 @@ from typing import Any
 from costs import compiling, memory, recording_memory
 from pages import interval, interval_of, kept, load, made, table
 from readme import README, fill_readme
-from trainings import data, designs, lora, loss, negative, output, pag, race, retrieval, steps
+from trainings import data, designs, lora, loss, negative, negatives, output, pag, race, retrieval, steps
 
 Sections = dict[str, tuple[str, Callable[[dict[str, Any]], str]]]
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -200,6 +200,8 @@ NOW: Sections = {
     "teacher-sd3": ("Guidance on the transformer with joint attention", teacher),
     "retrieval-sd3": ("Whether a picture of its shows its name", retrieval),
     "adapter-sd3": ("Its bundled adapter against CFG", adapter),
+    "negatives": ("Negative prompts on the U-Net", negatives),
+    "negatives-sd3": ("Negative prompts with joint attention", negatives),
     "race": ("The default design, its settings, the other designs and other methods", race),
     "launches": ("Launches of one step", launches),
     "speed-cpu-float32": ("Time of one sampling step", speed),

@@ -148,6 +148,41 @@ def negative(entry: dict[str, Any]) -> str:
     return text + table(columns, rows) + f"\n\nTold the negative prompt, the student ends {nearer}."
 
 
+def negatives(entry: dict[str, Any]) -> str:
+    """Return the table of adapters that see a negative prompt's tokens, or a pooled code alone."""
+    results = entry["results"]
+    names = ("with_negative_prompt", "with_negative_prompt_but_not_told", "without_negative_prompt")
+    rows = []
+    for row in results["rows"]:
+        seen = "tokens" if row["tokens"] else "a pooled code"
+        rows += [(seen, f"{one['guidance_scale']:g}", *(f"{one[name]:.1%}" for name in names)) for one in row["scales"]]
+    columns = (
+        "of the negative prompt it sees",
+        "scale",
+        "told",
+        "the same states, told there is none",
+        "no negative prompt",
+    )
+    text = "Guidance recovered on held-out prompts and negative prompts that were not trained on; the teacher has the "
+    text += f"negative prompt in the first two shares. {budget_of(results)} {made(entry)}\n\n" + table(columns, rows)
+    lines = []
+    for row in results["rows"]:
+        one, seen = row["images"], "tokens" if row["tokens"] else "a pooled code"
+        far = one["teachers_apart"]
+        shares = [one[f"student_to_{name}"] / far for name in ("negative_prompted_teacher", "plain_teacher")]
+        lines.append((seen, *(f"{share:.2f}" for share in shares), f"{one['nearer_student']:.0%}"))
+    columns = (
+        "of the negative prompt it sees",
+        "to the teacher with it",
+        "to the teacher without",
+        "nearer to the first",
+    )
+    text += (
+        "\n\nDistance of final latents at scale 4, mean squared, as a multiple of the distance between the teachers:"
+    )
+    return f"{text}\n\n" + table(columns, lines)
+
+
 def pag(entry: dict[str, Any]) -> str:
     """Return the table of three passes folded into one."""
     results = entry["results"]
