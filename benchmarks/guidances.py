@@ -3,8 +3,9 @@
     python benchmarks/guidances.py negative [--teacher bundled-sd3]
     python benchmarks/guidances.py pag
 
-`negative`: adapters conditioned on negative prompts, whose tokens they see, or of which they have a pooled code alone,
-against teachers with and without the negative prompt, on prompts and negative prompts that were not trained on. `pag`:
+`negative`: adapters conditioned on negative prompts, which the base's cross-attentions read where it has some, and of
+which they have a pooled code alone, against teachers with and without the negative prompt, on prompts and negative
+prompts that were not trained on. `pag`:
 perturbed attention guidance (2403.17377) on top of CFG, three passes a step, folded into one.
 """
 
@@ -22,6 +23,8 @@ from accelerate import PartialState
 from diffusers import StableDiffusionPAGPipeline
 
 from common import RESULTS, provenance, save
+from guidefold.adapters import ConditionSpec
+from guidefold.adapters.readers import find_readers
 from guidefold.capture.run import run
 from guidefold.capture.tape import Tape
 from guidefold.config import TrainConfig, TrajectoryConfig
@@ -34,6 +37,7 @@ from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import negative_prompt
 from guidefold.trajectories.recorder import Recorder
 from guidefold.trajectories.states import States
+from guidefold.trajectories.store import Store
 
 JUDGED = 32  # held-out prompts
 JUDGED_NEGATIVE = 96  # half of them with a negative prompt
@@ -92,11 +96,12 @@ def recovered(student: Student, states: States) -> float:
 
 
 def negative(teacher: str, train: TrainConfig, trajectories: int, work: Path) -> Iterator[dict[str, Any]]:
-    """Train with the negative prompt's tokens seen and not; judge each at several scales and by its pictures."""
+    """Train with readers, if there are any, and without; judge each at several scales and by its pictures."""
     pipe, call, (known, unknown) = bundle.load_teacher(name=teacher), bundle.CALLS[teacher], negatives()
     drawn = TrajectoryConfig(trajectories=trajectories, keep=20, record_batch=32, shard=32, negatives=known)
     store = record(pipe, bundle.prompts(teacher), work / "store", drawn, **call).folder
-    for seen in (True, False):
+    spec = ConditionSpec(**Store.open(store).header["spec"])
+    for seen in (True, False) if find_readers(find_denoiser(pipe), spec) else (False,):
         without = nullcontext() if seen else patch("guidefold.adapters.network.find_readers", lambda *_: {})
         with without:
             adapter = train_on(pipe, work / ("seen" if seen else "pooled"), store=store, config=train)

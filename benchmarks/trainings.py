@@ -164,7 +164,9 @@ def negatives(entry: dict[str, Any]) -> str:
         "no negative prompt",
     )
     text = "Guidance recovered on held-out prompts and negative prompts that were not trained on; the teacher has the "
-    text += f"negative prompt in the first two shares. {budget_of(results)} {made(entry)}\n\n" + table(columns, rows)
+    text += "negative prompt in the first two shares. Tokens are read by the base's cross-attentions or, with joint "
+    text += "attention, by small ones of the adapter that the commit has, which brought nothing and were taken out. "
+    text += f"{budget_of(results)} {made(entry)}\n\n" + table(columns, rows)
     lines = []
     for row in results["rows"]:
         one, seen = row["images"], "tokens" if row["tokens"] else "a pooled code"

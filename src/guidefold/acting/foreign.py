@@ -17,7 +17,7 @@ from guidefold.acting.names import Source
 from guidefold.adapters.film import positions, slots_of
 from guidefold.adapters.layers import rows_like
 from guidefold.adapters.network import Modulations, Network
-from guidefold.adapters.readers import READS, looks, reads
+from guidefold.adapters.readers import READS, reads
 from guidefold.denoiser import replaced
 from guidefold.errors import ModelError
 
@@ -51,8 +51,6 @@ class Foreign:
             module, leaf, order = self.find(sources, name, (slot.size,))
             standing = [ordered(part, order, nothing) for part in positions(slot, spans[slot.place], nothing)]
             self.places.append(Place(module, leaf, *standing))
-        if any(map(looks, network.shapes)):
-            raise ModelError("an adapter with negative prompts of a joint attention acts in diffusers only")
         # the readers are the first layers; an attention is where its queries are made
         names = [name.removesuffix(READS) for name in network.layered if reads(name)]
         self.readers = [self.attention(sources, name) for name in names]

@@ -14,7 +14,7 @@ from guidefold.adapters.film import Span
 from guidefold.adapters.layers import Layer, rows_like
 from guidefold.adapters.network import Modulations, Network
 from guidefold.adapters.places import SHIFT, TABLE, is_place, layer_of, role_of
-from guidefold.adapters.readers import looks, module_of, read_negative, reads
+from guidefold.adapters.readers import module_of, negative_tokens, read_negative, reads
 from guidefold.adapters.targets import FUSED, is_attention, shape_of
 from guidefold.denoiser import argument_names
 from guidefold.errors import ModelError
@@ -98,9 +98,9 @@ class Layering:
         if is_place(name):
             return self.place_act(denoiser, name, target)
         assert layer is not None
-        if reads(name) and not looks(name):
+        if reads(name):
             return reader(target, layer, self.now)
-        return residual(target, layer, self.now, is_attention(module_of(denoiser, name)), looks(name))
+        return residual(target, layer, self.now, is_attention(module_of(denoiser, name)))
 
     def place_act(self, denoiser: nn.Module, name: str, target: Target) -> Any:
         role = role_of(name)
@@ -124,7 +124,7 @@ class Layering:
         spans = self.network.film.spans if self.network.film is not None else {}
         for name, span in spans.items():
             changes[name] = numbers_of(made.film, span, role_of(name))
-        return changes, Now(made.strength, made.tokens, self.network.negative(conditions), rows)
+        return changes, Now(made.strength, made.tokens, negative_tokens(conditions), rows)
 
     def tell(self, told: Told) -> None:
         """Give every target what it is changed by from now on."""
@@ -234,9 +234,9 @@ def modulation_among(given: dict[str, Any], shape: tuple[int, int]) -> str:
     return named[-1]
 
 
-def at(output: Tensor, target: Target, now: Now, tokens: Tensor | None) -> tuple[Any, ...]:
+def at(output: Tensor, target: Target, now: Now) -> tuple[Any, ...]:
     """Return what a layer is told, on the device of what it changes."""
-    return tuple(value.to(output.device) for value in (target.modulation, now.strength, tokens))  # pyright: ignore[reportOptionalMemberAccess]
+    return tuple(value.to(output.device) for value in (target.modulation, now.strength, now.tokens))  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def reader(target: Target, layer: Layer, now: Now) -> Any:
@@ -246,15 +246,14 @@ def reader(target: Target, layer: Layer, now: Now) -> Any:
         other = read_negative(module, args, kwargs, now.negative)
         if other is None:
             return None
-        return layer(output - other, output, *at(output, target, now, now.tokens))
+        return layer(output - other, output, *at(output, target, now))
 
     return change
 
 
-def residual(target: Target, layer: Layer, now: Now, attends: bool, looking: bool) -> Any:
+def residual(target: Target, layer: Layer, now: Now, attends: bool) -> Any:
     def change(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
-        seen = now.negative.get("memory") if looking else now.tokens
-        if target.modulation is None or seen is None:
+        if target.modulation is None:
             return None  # a ControlNet that shares this layer calls it, not the denoiser
         inputs = args[0] if args else kwargs["hidden_states"]
         # joint attention answers with both streams: the first is the picture's
@@ -263,7 +262,7 @@ def residual(target: Target, layer: Layer, now: Now, attends: bool, looking: boo
             first = first.clone()  # a cache of diffusers may keep it and answer with it again
         inputs = inputs.to(first.device)
         tokens = tokens_of(inputs, first) if attends else batch_first(inputs, first, now.rows)
-        changed = layer(*tokens, *at(first, target, now, seen))
+        changed = layer(*tokens, *at(first, target, now))
         if attends:
             changed = shaped_like(first, inputs, changed)
         elif changed.shape != first.shape:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from guidefold.adapters.layers import DESIGNS, CrossAttention, Delta, Layer, LowRank, layer_for
+from guidefold.adapters.layers import DESIGNS, Delta, Layer, LowRank, layer_for
 from guidefold.adapters.places import is_place
-from guidefold.adapters.readers import looks, reads
+from guidefold.adapters.readers import reads
 from guidefold.config import AdapterConfig
 
 Shapes = dict[str, tuple[int, ...]]
@@ -26,13 +26,10 @@ def ranks_of(config: AdapterConfig, shapes: Shapes, output: str | None) -> dict[
 def kinds_of(config: AdapterConfig, shapes: Shapes, output: str | None) -> dict[str, type[Layer]]:
     """Return the targets' layers: a low-rank update of readers and of the output layer, of the others the design.
 
-    Lookers are cross-attentions. A plain LoRA has one kind: nothing in it is gated.
+    A plain LoRA has one kind: nothing in it is gated.
     """
-    kinds = dict.fromkeys(layered(shapes), DESIGNS[config.design])
-    if config.design != "lora":
-        kinds |= {name: LowRank for name in kinds if reads(name) or name == output}
-        kinds |= {name: CrossAttention for name in kinds if looks(name)}
-    return kinds
+    gated = {name for name in layered(shapes) if config.design != "lora" and (reads(name) or name == output)}
+    return {name: LowRank if name in gated else DESIGNS[config.design] for name in layered(shapes)}
 
 
 def make_layers(config: AdapterConfig, shapes: Shapes, output: str | None) -> nn.ModuleList:
@@ -55,7 +52,6 @@ class Heads(nn.Linear):
         self.design, self.rank = DESIGNS[config.design], config.rank or RANK
         self.counts, self.last = counts, counts.get(output or "", 0)
         self.readers = sum(map(reads, counts))
-        self.reading = CrossAttention if any(map(looks, counts)) else LowRank  # a denoiser has one kind of them
         self.others = len(counts) - self.readers - bool(self.last)  # targets of the design
         if config.design != "offset":
             nn.init.zeros_(self.weight)
@@ -72,13 +68,12 @@ class Heads(nn.Linear):
 
     def parts(self, code: Tensor, strength: Tensor, inner: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """Return what each target's layer is given, of the conditions' code [B, W] and the strengths [B, 1]."""
-        each = self.reading.modulation(self.rank)
-        reading = self.readers * each
+        reading = self.readers * self.rank
         sizes = [reading, self.out_features - reading - self.last, self.last]
         readers, middle, outer = self(code).split(sizes, dim=1)
         anchor, rows = inner[:, None], len(code)
         parts = [
-            self.reading.prepare(readers.view(rows, self.readers, each), anchor),
+            LowRank.prepare(readers.view(rows, self.readers, self.rank), anchor),
             self.design.prepare(middle.view(rows, self.others, self.design.modulation(self.rank)), anchor),
             *([LowRank.prepare(outer[:, None], strength[:, None])] if self.last else []),
         ]

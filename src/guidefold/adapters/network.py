@@ -6,12 +6,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from guidefold.adapters.conditions import NEGATIVE, ConditionEncoder, ConditionSpec
+from guidefold.adapters.conditions import ConditionEncoder, ConditionSpec
 from guidefold.adapters.film import Film
 from guidefold.adapters.heads import Heads, kinds_of, layered, make_layers
 from guidefold.adapters.layers import DESIGNS, CrossAttention, Delta
 from guidefold.adapters.places import find_places, is_place, place_shape
-from guidefold.adapters.readers import READ, find_readers, looks, module_of, negative_tokens
+from guidefold.adapters.readers import find_readers, module_of
 from guidefold.adapters.targets import find_deltas, find_targets, shape_of, unwrapped
 from guidefold.config import AdapterConfig
 from guidefold.errors import ModelError
@@ -45,8 +45,6 @@ class Network(nn.Module):
         memory = sum(spec.tokens.values()) if DESIGNS[config.design] is CrossAttention else 0
         width = 2 * self.heads.rank
         self.memory = nn.Linear(max(spec.tokens.values(), default=0), width) if memory else None
-        looked = spec.tokens.get(f"{NEGATIVE}{READ}", 0) if any(map(looks, shapes)) else 0
-        self.negative_memory = nn.Linear(looked, width) if looked else None
 
     @classmethod
     def build(cls, denoiser: nn.Module, spec: ConditionSpec, config: AdapterConfig | None = None) -> Self:
@@ -107,15 +105,6 @@ class Network(nn.Module):
         if self.memory is None:
             return like[:, :0, None].expand(-1, -1, 2 * self.heads.rank)
         return self.memory(conditions[next(iter(self.spec.tokens))].to(self.memory.weight.dtype))
-
-    def negative(self, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the negative prompt's tokens for readers, for lookers the keys and values [B, T, 2 * rank] too."""
-        found = negative_tokens(conditions)
-        if self.negative_memory is None or not found:
-            return found
-        memory = self.negative_memory(found["tokens"].to(self.negative_memory.weight.dtype))
-        seen = (found["bias"][:, 0, :, None] >= 0).to(memory) if "bias" in found else 1
-        return found | {"memory": memory * seen}
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

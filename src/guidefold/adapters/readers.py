@@ -1,9 +1,7 @@
-"""Readers and lookers: how a negative prompt's tokens are seen.
+"""Readers: the base model's own cross-attentions, which read a negative prompt as well as they read a prompt.
 
 A pooled code of a negative prompt says little of pictures, and what it says has to be learnt from few examples. What a
-cross-attention would put out if its keys and values came from the negative prompt is known without learning: readers
-are the base model's own. Where text and picture share one attention, or the text is mixed before, that would take a
-second stream through all blocks; there each attention gets a small one of the adapter's, a looker, instead.
+cross-attention would put out if its keys and values came from the negative prompt is known without learning.
 """
 
 from typing import Any
@@ -16,36 +14,26 @@ from guidefold.adapters.targets import attentions, shape_of
 
 READ = "encoder_hidden_states"  # the name of what is read, for denoisers and attentions of diffusers alike
 READS = ":negative"  # what a target is called that is read once more, so that it can be a target of the design too
-LOOKS = ":negative-tokens"  # what the attention of a looker is called
 
 
 def find_readers(denoiser: nn.Module, spec: ConditionSpec) -> dict[str, nn.Module]:
     """Return the attentions whose keys are made from the prompt's tokens as the denoiser is given them, by target.
 
-    None are where tokens are projected or mixed with the picture's first: there all attentions are lookers' targets.
-    There is nothing at all without negative prompts.
+    There are none without negative prompts, and none where tokens are projected or mixed with the picture's first.
     """
     width = spec.tokens.get(f"{NEGATIVE}{READ}")
-    if not width:
-        return {}
-    found = attentions(denoiser)
-    readers = {f"{name}{READS}": module for name, module in found.items() if is_reader(module, width)}
-    return readers or {f"{name}{LOOKS}": module for name, module in found.items()}
+    found = attentions(denoiser).items() if width else ()
+    return {f"{name}{READS}": module for name, module in found if is_reader(module, width or 0)}
 
 
 def reads(target: str) -> bool:
-    """Tell whether a target is a reader or a looker."""
-    return target.endswith(READS) or looks(target)
-
-
-def looks(target: str) -> bool:
-    """Tell whether a target is a looker."""
-    return target.endswith(LOOKS)
+    """Tell whether a target is a reader."""
+    return target.endswith(READS)
 
 
 def module_of(denoiser: nn.Module, target: str) -> nn.Module:
     """Return the module of a target; raises AttributeError where there is none."""
-    return denoiser.get_submodule(target.removesuffix(READS).removesuffix(LOOKS))
+    return denoiser.get_submodule(target.removesuffix(READS))
 
 
 def is_reader(module: nn.Module, width: int) -> bool:
