@@ -67,7 +67,7 @@ def test_the_command_serves_the_named_model_with_its_adapter(monkeypatch):
     monkeypatch.setattr(looking, "serve", lambda *arguments: served.append(arguments))
     assert cli.main(["ui", "--port", "8200", "--sampling-steps", "3"]) == 0
     ((bench, title, port),) = served
-    assert (title, port) == ("bundled, adapter bundled, 3 steps", 8200) and bench.scales == (1.5, 9.0)
+    assert (title, port) == ("bundled, adapter bundled, 3 steps", 8200) and bench.scales == (1.5, 6.0)
     assert bench.adapter.attached and bench.compare("red apple, noto", "", 4.0, 0).mean > 0
 
 
