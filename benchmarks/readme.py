@@ -12,7 +12,7 @@ TEACHERS = {"": "U-Net, text", "-dit": "DiT, classes", "-sd3": "joint attention,
 INTRO = (
     "Three small models come with guidefold, trained from scratch, and for each an adapter of the default design, made "
     "in {minutes} minutes on one CPU core at scales up to {high:g}, so that 8 is new to it. Pictures are judged on all "
-    "{classes} classes, or on {prompts} names in styles that neither model nor adapter has seen them in: how often the "
+    "{classes} classes, or on {prompts} prompts, names in styles that neither model nor adapter has seen them in: how often the "
     "judge picks the right name among {among}, which it does for {real} of real pictures "
     "([all figures and their commands](docs/benchmarks.md)):"
 )
@@ -28,8 +28,8 @@ MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
 
 def listed(values: Iterable[str]) -> str:
-    """Write values as a list, each once if they are all the same."""
-    *others, last = dict.fromkeys(values)
+    """Write values as a list."""
+    *others, last = values
     return f"{', '.join(others)} and {last}" if others else last
 
 
@@ -41,7 +41,7 @@ def headline() -> str:
     told = INTRO.format(
         minutes=listed(str(MINUTES[kind]) for kind in TEACHERS), high=SEEN, among=some["among"],
         classes=entries["-dit"]["prompts"], prompts=some["prompts"],
-        real=listed(f"{entry['real']:.0%}" for entry in entries.values()),
+        real=listed(dict.fromkeys(f"{entry['real']:.0%}" for entry in entries.values())),
     )  # fmt: skip
     three = "none / CFG / adapter"
     columns = ("model", "scale", "guidance recovered", f"right name among {some['among']}: {three}")

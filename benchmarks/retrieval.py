@@ -50,7 +50,7 @@ def top1(images: Tensor, own: Tensor, asked: Question) -> float:
         # others drawn anew for every picture, one of each name and none of the own
         order = torch.rand(len(images), len(names), generator=random)
         order[names[own][:, None] == names[None]] = -1
-        for name in number.values():
+        for name in number.values() if len(number) < len(names) else ():
             column = names == name
             order[:, column] = torch.where(order[:, column] == order[:, column].amax(1, True), order[:, column], -1)
         others = order.topk(AMONG - 1, dim=1).indices
