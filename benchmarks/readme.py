@@ -12,8 +12,8 @@ TEACHERS = {"": "U-Net, text", "-dit": "DiT, classes", "-sd3": "joint attention,
 INTRO = (
     "Three small models come with guidefold, trained from scratch, and for each an adapter of the default design, made "
     "in {minutes} minutes on one CPU core at scales up to {high:g}, so that 8 is new to it. Pictures are judged on all "
-    "{classes} classes, or on {prompts} prompts, names in styles that neither model nor adapter has seen them in: how often the "
-    "judge picks the right name among {among}, which it does for {real} of real pictures "
+    "{classes} classes, or on {prompts} prompts, names in styles that neither model nor adapter has seen them in: how "
+    "often the judge picks the right name among {among}, which it does for {real} of real pictures "
     "([all figures and their commands](docs/benchmarks.md)):"
 )
 STEP = (
