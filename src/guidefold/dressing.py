@@ -63,7 +63,8 @@ def controlled(pipe: Any, controlnet: str) -> Any:
     """Return the same model as a pipeline with a ControlNet. Raises ModelError for what does not fit."""
     from diffusers.pipelines.auto_pipeline import AutoPipelineForText2Image
 
-    dtype = next((part.dtype for part in pipe.components.values() if isinstance(part, torch.nn.Module)), torch.float32)
+    parts = (part for part in pipe.components.values() if isinstance(part, torch.nn.Module))
+    dtype: Any = getattr(next(parts, None), "dtype", torch.float32)
     network = load_controlnet(controlnet, dtype)
     with usable(controlnet):
         made = AutoPipelineForText2Image.from_pipe(pipe, controlnet=network)
@@ -72,7 +73,7 @@ def controlled(pipe: Any, controlnet: str) -> Any:
     return made
 
 
-def load_controlnet(controlnet: str, dtype: torch.dtype) -> torch.nn.Module:
+def load_controlnet(controlnet: str, dtype: torch.dtype) -> Any:
     """Return a ControlNet. Raises ModelError for what is none."""
     from diffusers.models.auto_model import AutoModel
 
