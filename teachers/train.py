@@ -4,10 +4,10 @@ Stages: clip (the judge: both towers), autoencoder, then the teachers a (UNet), 
 order; `export.py` writes a teacher as a pipeline, `judge.py` measures it. Pictures come from npm packages and need
 `npm` and `pip install resvg-py`; they are drawn once.
 
-On a CPU: `OMP_NUM_THREADS=1 nice python teachers/train.py a --minutes 90`, again and again: each run goes on where the
-last one stopped, also after SIGTERM. The rate is constant, so there is no end to plan for; when the quality is enough,
-`--finish 2000` takes that many more steps while the rate falls to zero. On a CPU all is float32: bfloat16 without
-hardware for it is 20 times slower.
+On a CPU: `OMP_NUM_THREADS=1 nice python teachers/train.py a --names 300 --minutes 90`, again and again: each run goes
+on where the last one stopped, also after SIGTERM. The rate is constant, so there is no end to plan for; when it is good
+enough, `--finish 200` takes that many more steps while the rate falls to zero. On a CPU all is float32: bfloat16
+without hardware for it is 20 times slower.
 
 On a GPU (bfloat16 autocast) minutes are enough: `gpu.sh` does everything within a given time, from the file that
 `pack.py` writes. `--init FOLDER` goes on from an exported teacher A, on another machine say, with its autoencoder
