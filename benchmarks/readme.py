@@ -10,11 +10,11 @@ from pages import load, table
 README = Path(__file__).parents[1] / "README.md"
 TEACHERS = {"": "U-Net, text", "-dit": "DiT, classes", "-sd3": "joint attention, text"}
 INTRO = (
-    "Three small models come with guidefold, trained from scratch, and for each an adapter of the default design, made "
-    "in {minutes} minutes on one CPU core at scales up to {high:g}, so that 8 is new to it. Pictures are judged on all "
-    "{classes} classes, or on {prompts} prompts, names in styles that neither model nor adapter has seen them in: how "
-    "often the judge picks the right name among {among}, which it does for {real} of real pictures "
-    "([all figures and their commands](docs/benchmarks.md)):"
+    "Three small models come with guidefold, trained from scratch, and for each an adapter of the default design, "
+    "trained for {minutes} minutes on one CPU core, recording not counted, at scales up to {high:g}, so that 8 is new "
+    "to it. Pictures are judged on all {classes} classes, or on {prompts} prompts, names in styles that neither model "
+    "nor adapter has seen them in: how often the judge picks the right name among {among}, which it does for {real} of "
+    "real pictures ([all figures and their commands](docs/benchmarks.md)):"
 )
 STEP = (
     "A step with the adapter takes {adapter} times a bare one for one image and {many} for 16; CFG takes {cfg} and "

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from common import RESULTS, ROOT, provenance, save
+from guidefold.capture.run import titles
 from guidefold.config import EvalConfig
 from guidefold.demo import bundle
 from guidefold.evaluation import gallery
@@ -74,8 +75,8 @@ def captions(teacher: str) -> list[tuple[str, str]]:
 
 def shown(pipe: Any, count: int = 12) -> list[tuple[str, str]]:
     """Return classes, spread over all, and their names."""
-    names = {label: name for name, label in pipe.labels.items()}
-    return [(label, names[int(label)]) for label in spread_over(bundle.prompts(bundle.DIT), count)]
+    labels = spread_over(bundle.prompts(bundle.DIT), count)
+    return list(zip(labels, titles(pipe, labels), strict=True))
 
 
 if __name__ == "__main__":

@@ -152,6 +152,16 @@ def test_arguments_of_the_call_are_gathered(received: Recorder) -> None:
     assert received["call"] == {}
 
 
+def test_a_bundled_model_is_called_as_its_adapter_was_trained_unless_nothing_is_sampled(received: Recorder) -> None:
+    model = ["--model", "bundled-sd3"]
+    cli.main(["sample", "a fox", *model])
+    assert received["call"] == {"max_sequence_length": 1}
+    cli.main(["sample", "a fox", *model, "--call", "max_sequence_length=9"])
+    assert received["call"] == {"max_sequence_length": 9}
+    cli.main(["train", "--store", "first", *model])
+    assert received["call"] == {}
+
+
 def test_an_option_wins_over_the_config_file(received: Recorder, tmp_path: Path) -> None:
     config = tmp_path / "settings.toml"
     config.write_text('rank = 4\nsteps = 10\nkeep = 3\nsource = "online"\n', encoding="utf-8")

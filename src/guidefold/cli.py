@@ -68,7 +68,8 @@ def call(command: str, options: dict[str, Any]) -> None:
     from guidefold import commands
     from guidefold.demo.bundle import CALLS
 
-    if "call" in options:
+    recorded = command == "train" and options["train"].source == "recorded"  # which samples nothing
+    if "call" in options and not recorded:
         options["call"] = CALLS.get(options["model"], {}) | options["call"]
     getattr(commands, command)(**options)
 
