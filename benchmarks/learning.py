@@ -93,5 +93,5 @@ def trained(
         loop.run()
     seconds, adapter = time.perf_counter() - start, loop.adapter
     # the last averaged weights
-    figures = judged(pipe, adapter, bundle.held_out_prompts(teacher)[:prompts], SCALES)
+    figures = judged(pipe, adapter, bundle.held_out_prompts(teacher)[:prompts], SCALES, **bundle.CALLS[teacher])
     return {"parameters": adapter.parameter_count(), **figures, "training_seconds": round(seconds)}

@@ -74,7 +74,7 @@ def main() -> None:
     work = options.work or Path(tempfile.mkdtemp())
     pipe = bundle.load_teacher(name=options.teacher)
     trajectory = TrajectoryConfig(trajectories=options.trajectories, keep=10)
-    store = record(pipe, bundle.prompts(options.teacher), work / "store", trajectory)
+    store = record(pipe, bundle.prompts(options.teacher), work / "store", trajectory, **bundle.CALLS[options.teacher])
     work_of = {"designs": designs, "data": data, "output": output, "loss": losses, "race": race}
     length = {"steps": options.steps} if options.minutes is None else {"minutes": options.minutes}
     budget = {
