@@ -13,17 +13,14 @@ import torch
 
 from guidefold.adapters import ConditionSpec
 from guidefold.config import AdapterConfig, TrainConfig
-from guidefold.demo import bundle
 from guidefold.denoiser import find_denoiser
 from guidefold.distillation.freezing import frozen
 from guidefold.distillation.loop import Loop
 from guidefold.distillation.student import Student
 from guidefold.keeping import Adapter
-from judging import judged
+from judging import Judge
 from peers import Peer
 
-SCALES = (2.0, 4.0, 8.0)
-JUDGED = 12
 WARM, TIMED = 3, 5  # steps before and while the time of one is measured
 
 Learner = AdapterConfig | type[Peer]
@@ -84,14 +81,11 @@ def seconds_per_step(pipe: Any, source: Any, learner: Learner, config: TrainConf
     return statistics.median(times[WARM:])
 
 
-def trained(
-    pipe: Any, source: Any, learner: Learner, config: TrainConfig, prompts: int = JUDGED, teacher: str = bundle.UNET
-) -> dict[str, Any]:
+def trained(pipe: Any, source: Any, learner: Learner, config: TrainConfig, judge: Judge) -> dict[str, Any]:
     """Train one adapter or peer and judge its predictions."""
     start = time.perf_counter()
     with learning(pipe, source, learner, config) as loop:
         loop.run()
     seconds, adapter = time.perf_counter() - start, loop.adapter
     # the last averaged weights
-    figures = judged(pipe, adapter, bundle.held_out_prompts(teacher)[:prompts], SCALES, **bundle.CALLS[teacher])
-    return {"parameters": adapter.parameter_count(), **figures, "training_seconds": round(seconds)}
+    return {"parameters": adapter.parameter_count(), **judge(adapter), "training_seconds": round(seconds)}

@@ -45,9 +45,11 @@ from guidefold.keeping import Adapter
 from guidefold.trajectories.conditions import digest
 from guidefold.trajectories.states import States, energy_of
 from guidefold.trajectories.store import Store
-from learning import JUDGED, settings, trained
+from judging import Judge
+from learning import settings, trained
 from race import VARIANTS, race
 
+SCALES = (2.0, 4.0, 8.0)
 SOURCES = ("recorded", "online")
 SEEING = [design for design in DESIGNS if design != "lora"]  # a plain LoRA is of one scale alone
 Rows = Iterator[dict[str, Any]]
@@ -64,7 +66,7 @@ def main() -> None:
     parser.add_argument("--designs", nargs="+", choices=SEEING, default=SEEING)
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=[*SOURCES])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of initialisation and order")
-    parser.add_argument("--judged", type=int, default=JUDGED, help="held-out prompts to judge on")
+    parser.add_argument("--judged", type=int, default=48, help="held-out prompts to judge on")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS], help="of the race")
     parser.add_argument("--teacher", choices=bundle.FOLDERS, default=bundle.UNET, help="of the race")
     parser.add_argument("--output", help="name of the results; default: what is compared")
@@ -75,6 +77,8 @@ def main() -> None:
     pipe = bundle.load_teacher(name=options.teacher)
     trajectory = TrajectoryConfig(trajectories=options.trajectories, keep=10)
     store = record(pipe, bundle.prompts(options.teacher), work / "store", trajectory, **bundle.CALLS[options.teacher])
+    judged = bundle.held_out_prompts(options.teacher)[: options.judged]
+    options.judge = Judge(pipe, judged, SCALES, **bundle.CALLS[options.teacher])
     work_of = {"designs": designs, "data": data, "output": output, "loss": losses, "race": race}
     length = {"steps": options.steps} if options.minutes is None else {"minutes": options.minutes}
     budget = {
@@ -120,7 +124,12 @@ def designs(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any,
                 else OnlineStates(pipe, bundle.prompts(), trajectory, config)
             )
             adapter = AdapterConfig(design=design, rank=rank)
-            yield {"design": design, "rank": rank, "source": source, **trained(pipe, states, adapter, config)}
+            yield {
+                "design": design,
+                "rank": rank,
+                "source": source,
+                **trained(pipe, states, adapter, config, options.judge),
+            }
 
 
 class NoisedData:
@@ -177,7 +186,7 @@ def data(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, se
     for name in ("trajectories", "noised data"):
         recorded = RecordedStates([store], config)
         source = recorded if name == "trajectories" else NoisedData(pipe, recorded, seed=5)
-        yield {"data": name, **trained(pipe, source, AdapterConfig(), config)}
+        yield {"data": name, **trained(pipe, source, AdapterConfig(), config, options.judge)}
 
 
 def output(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, seed: int) -> Rows:
@@ -187,7 +196,7 @@ def output(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, 
         source = RecordedStates([store], config)
         if name == "not adapted":
             source.spec = replace(source.spec, output=None)
-        yield {"output": name, **trained(pipe, source, AdapterConfig(), config)}
+        yield {"output": name, **trained(pipe, source, AdapterConfig(), config, options.judge)}
 
 
 def plain(energy: Tensor) -> Tensor:
@@ -200,7 +209,7 @@ def losses(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, 
     config = settings(options, "recorded", seed)
     for name, weights in (("every state alike", guidance_weights), ("plain squared errors", plain)):
         with patch("guidefold.distillation.loop.guidance_weights", weights):
-            row = trained(pipe, RecordedStates([store], config), AdapterConfig(), config)
+            row = trained(pipe, RecordedStates([store], config), AdapterConfig(), config, options.judge)
         yield {"loss": name, **row}
 
 

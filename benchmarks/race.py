@@ -43,5 +43,5 @@ def race(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, se
         seconds = seconds_per_step(pipe, source, learner, config)
         if options.minutes is not None:
             config = lasting(config, max(1, round(60 * options.minutes / seconds)))
-        row = trained(pipe, source, learner, config, options.judged, options.teacher)
+        row = trained(pipe, source, learner, config, options.judge)
         yield {"variant": name, "steps": config.steps, "seconds_per_step": round(seconds, 3), **row}
