@@ -12,7 +12,7 @@ from typing import Any
 from costs import compiling, memory, recording_memory
 from pages import interval, interval_of, kept, load, made, table
 from readme import README, fill_readme
-from trainings import data, designs, lora, loss, negative, negatives, output, pag, race, retrieval, steps
+from trainings import data, derived, designs, lora, loss, negative, negatives, output, pag, race, retrieval, steps
 
 Sections = dict[str, tuple[str, Callable[[dict[str, Any]], str]]]
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -196,13 +196,16 @@ NOW: Sections = {
     "teacher-dit": ("Guidance on the class-conditional transformer", teacher),
     "retrieval-dit": ("Whether pictures show what was asked for: the class-conditional transformer", retrieval),
     "adapter-dit": ("A bundled adapter against CFG: the class-conditional transformer", adapter),
-    "race-dit": ("The race on the class-conditional transformer", race),
     "teacher-sd3": ("Guidance on the transformer with joint attention", teacher),
     "retrieval-sd3": ("Whether pictures show what was asked for: joint attention", retrieval),
     "adapter-sd3": ("A bundled adapter against CFG: joint attention", adapter),
     "negatives": ("Negative prompts on the U-Net", negatives),
     "negatives-sd3": ("Negative prompts with joint attention", negatives),
-    "race": ("The default design, its settings, the other designs and other methods", race),
+    "race": ("The race on the U-Net: the default design, its settings, the other designs and other methods", race),
+    "race-dit": ("The race on the class-conditional transformer", race),
+    "race-dit-time": ("The race on the class-conditional transformer, in equal time", race),
+    "race-sd3": ("The race on the transformer with joint attention", race),
+    "derived": ("The adapter of a base on models derived from it", derived),
     "launches": ("Launches of one step", launches),
     "speed-cpu-float32": ("Time of one sampling step", speed),
     "speed-cpu-float32-large": ("Time of one sampling step, large denoisers", speed),

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from statistics import mean
 from typing import Any
 
-from pages import LATE, budget_of, made, of_seeds, table
+from pages import LATE, budget_of, interval, made, of_seeds, table
 
 CAVEAT = (
     "Trajectories win, as the paper says, and most of all at the late steps; at scale 2, noised data is ahead on the\n"
@@ -114,6 +114,38 @@ def race(entry: dict[str, Any]) -> str:
     text = f"{budget(entry['results'])}, {entry['results']['judged_prompts']} held-out prompts; one seed tells "
     text += f"differences below two points apart from nothing. {made(entry)}\n\n"
     return text + table(("variant", "parameters", "steps", "seconds per step", *SHARES), lines)
+
+
+def derived(entry: dict[str, Any]) -> str:
+    """Return the table of the base's adapter on models derived from the base, and their pictures."""
+    results, lines = entry["results"], []
+    for model, adapters in results["models"].items():
+        style = results["styles"].get(model)
+        for which, rows in adapters.items():
+            for row in rows:
+                three = [row[name] for name in ("none", "cfg", "adapter")]
+                gain = three[1]["clip_score"] - three[0]["clip_score"]
+                kept = (three[2]["clip_score"] - three[0]["clip_score"]) / gain if gain > 1 else None
+                lines.append(
+                    (
+                        f"{model} ({style})" if style else model, which, f"{row['guidance_scale']:g}",
+                        f"{row['recovered']:.0%}", f"{row['recovered_on_own_states']:.0%}",
+                        *(interval(one["frechet"], ".1f") for one in three), f"{gain:.1f}",
+                        "no gain" if kept is None else f"{kept:.0%}",
+                    )
+                )  # fmt: skip
+    columns = (
+        "model", "adapter", "scale", "recovered", "on own states", "Fréchet distance: none", "CFG", "adapter",
+        "CFG's gain in CLIP score", "kept",
+    )  # fmt: skip
+    budget = results["budget"]
+    text = f"The bundled text-to-image model, derived with {budget['steps']} steps of 64; the base's adapter as it is, "
+    text += f"or trained further with {budget['adapter_steps']} steps of 32 on {budget['trajectories']} trajectories "
+    text += f"of the derived model. {made(entry)}\n\n" + table(columns, lines)
+    pictures = (
+        f"![{model}: none, CFG, the base's adapter](derived-{model.lower()}.png)" for model in results["models"]
+    )
+    return "\n\n".join([text, *pictures])
 
 
 def negative(entry: dict[str, Any]) -> str:
