@@ -4,11 +4,13 @@
     python benchmarks/quality.py data
     python benchmarks/quality.py output
     python benchmarks/quality.py loss
+    python benchmarks/quality.py scales
     python benchmarks/quality.py race
 
 `data`: recorded trajectories against noised data. `output`: the layer that makes the prediction adapted in proportion
 to guidance_scale - 1 and those before it by its tanh, against guidance_scale - 1 at the layers before it alone. `loss`:
-every state's share of guidance counted alike, against plain squared errors.
+every state's share of guidance counted alike, against plain squared errors. `scales`: each state at the scale of its
+trajectory, against a new one every time that it is drawn.
 
 `race`: the default against its own settings, every other design and other people's methods (`peers.py`, `paper.py`), in
 shapes that people would use; with `--minutes` each is trained for that long, instead of equally many steps.
@@ -20,7 +22,6 @@ is guidance recovered on held-out prompts, per prediction, on the teacher's stat
 
 import argparse
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,7 +29,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import torch
 from torch import Tensor
 
 from common import RESULTS, provenance, save
@@ -36,18 +36,15 @@ from guidefold.adapters.conditions import ConditionSpec
 from guidefold.adapters.layers import DESIGNS
 from guidefold.config import AdapterConfig, TrajectoryConfig
 from guidefold.demo import bundle
-from guidefold.denoiser import predict
 from guidefold.distillation.losses import guidance_weights
 from guidefold.distillation.run import record
 from guidefold.distillation.states import OnlineStates, RecordedStates
-from guidefold.guidance import classifier_free
 from guidefold.keeping import Adapter
-from guidefold.trajectories.conditions import digest
-from guidefold.trajectories.states import States, energy_of
 from guidefold.trajectories.store import Store
 from judging import Judge
-from learning import settings, trained
+from learning import seconds_per_step, settings, trained
 from race import VARIANTS, race
+from sources import NoisedData, OtherScales
 
 SCALES = (2.0, 4.0, 8.0)
 SOURCES = ("recorded", "online")
@@ -57,7 +54,7 @@ Rows = Iterator[dict[str, Any]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("designs", "data", "output", "loss", "race"))
+    parser.add_argument("what", choices=("designs", "data", "output", "loss", "scales", "race"))
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--minutes", type=float, help="of the race: train every variant for so long, not for --steps")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -68,7 +65,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of initialisation and order")
     parser.add_argument("--judged", type=int, default=48, help="held-out prompts to judge on")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS], help="of the race")
-    parser.add_argument("--teacher", choices=bundle.FOLDERS, default=bundle.UNET, help="of the race")
+    parser.add_argument("--teacher", choices=bundle.FOLDERS, default=bundle.UNET, help="of race and scales")
     parser.add_argument("--output", help="name of the results; default: what is compared")
     parser.add_argument("--work", type=Path, help="folder that keeps the recorded store; default: a temporary one")
     options = parser.parse_args()
@@ -79,7 +76,7 @@ def main() -> None:
     store = record(pipe, bundle.prompts(options.teacher), work / "store", trajectory, **bundle.CALLS[options.teacher])
     judged = bundle.held_out_prompts(options.teacher)[: options.judged]
     options.judge = Judge(pipe, judged, SCALES, **bundle.CALLS[options.teacher])
-    work_of = {"designs": designs, "data": data, "output": output, "loss": losses, "race": race}
+    work_of = {"designs": designs, "data": data, "output": output, "loss": losses, "scales": scales, "race": race}
     length = {"steps": options.steps} if options.minutes is None else {"minutes": options.minutes}
     budget = {
         "teacher": options.teacher,
@@ -132,54 +129,6 @@ def designs(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any,
             }
 
 
-class NoisedData:
-    """Ordinary training data: real pictures with noise added, instead of states that guided sampling visits.
-
-    Prompts, scales, timesteps and order are those of the recorded trajectories; only the latents differ.
-    """
-
-    def __init__(self, pipe: Any, recorded: RecordedStates, seed: int) -> None:
-        self.pipe, self.recorded, self.seed = pipe, recorded, seed
-        self.static, self.spec = recorded.static, recorded.spec
-        self.validation = recorded.validation
-        self.empty = pipe.encode_prompt("", pipe.device, 1, False)[0]
-        self.latents = picture_latents(pipe)
-        self.rows = {digest(prompt): row for row, prompt in enumerate(bundle.prompts())}
-        self.adapter: Adapter | None = None
-
-    @torch.no_grad()
-    def batch(self, step: int) -> States:
-        """Return the recorded batch with noised pictures for latents, and the teacher's answers there."""
-        states = dict(self.recorded.batch(step))
-        generator = torch.Generator().manual_seed(self.seed + step)
-        clean = self.latents[[self.rows[number] for number in states["condition"].tolist()]]
-        noise = torch.randn(clean.shape, generator=generator)
-        states["call.sample"] = self.pipe.scheduler.add_noise(clean, noise, states["call.timestep"].long())
-        inputs = {name: states[f"call.{name}"] for name in ("sample", "timestep", "encoder_hidden_states")}
-        empty = self.empty.expand(len(clean), -1, -1)
-        assert self.adapter is not None
-        with self.adapter.disabled():
-            cond = predict(self.pipe.unet, inputs, self.static)
-            uncond = predict(self.pipe.unet, {**inputs, "encoder_hidden_states": empty}, self.static)
-        guided = classifier_free(cond, uncond, states["guidance_scale"])
-        return states | {"energy": energy_of(cond, guided), "pred_guided": guided}
-
-
-@torch.no_grad()
-def picture_latents(pipe: Any) -> Tensor:
-    """Return the scaled latents [N, 4, 16, 16] of the pictures that the teacher's training prompts describe."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "teachers"))
-    import autoencoder
-    import data as drawn
-    import emoji
-    from export import listed
-
-    emojis, pixels = drawn.everything(Path(drawn.__file__).parent / "cache")
-    place = listed(emojis, emoji.TRAIN)
-    pictures = pixels[[place[prompt] for prompt in bundle.prompts()]]
-    return autoencoder.encode(pictures, pipe.vae) * pipe.vae.config.scaling_factor
-
-
 def data(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, seed: int) -> Rows:
     """Train the default design on recorded trajectories and on noised data."""
     config = settings(options, "recorded", seed)
@@ -187,6 +136,17 @@ def data(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, se
         recorded = RecordedStates([store], config)
         source = recorded if name == "trajectories" else NoisedData(pipe, recorded, seed=5)
         yield {"data": name, **trained(pipe, source, AdapterConfig(), config, options.judge)}
+
+
+def scales(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, seed: int) -> Rows:
+    """Train the default design at the scales that states were recorded at, and at others."""
+    config = settings(options, "recorded", seed)
+    for name in ("recorded", "drawn anew"):
+        recorded = RecordedStates([store], config)
+        source = recorded if name == "recorded" else OtherScales(pipe, recorded, seed)
+        seconds = seconds_per_step(pipe, source, AdapterConfig(), config)
+        row = trained(pipe, source, AdapterConfig(), config, options.judge)
+        yield {"scales": name, "seconds_per_step": round(seconds, 3), **row}
 
 
 def output(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, seed: int) -> Rows:
