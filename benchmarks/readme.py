@@ -41,7 +41,7 @@ def headline() -> str:
     told = INTRO.format(
         minutes=listed(str(MINUTES[kind]) for kind in TEACHERS), high=SEEN, among=some["among"],
         classes=entries["-dit"]["prompts"], prompts=some["prompts"],
-        real=listed(dict.fromkeys(f"{entry['real']:.0%}" for entry in entries.values())),
+        real=listed(dict.fromkeys(f"{entry['real']['value']:.0%}" for entry in entries.values())),
     )  # fmt: skip
     three = "none / CFG / adapter"
     columns = ("model", "scale", "guidance recovered", f"right name among {some['among']}: {three}")
@@ -60,7 +60,7 @@ def rows_of(kind: str, judged: dict[str, Any]) -> list[tuple[str, ...]]:
     for scale in sorted({scale for _, scale in found} - {1.0}):
         three = [found["none", 1.0], found["cfg", scale], found["adapter", scale]]
         recovered = entry["results"]["recovered_by_scale"][str(scale)]
-        shares = (" / ".join(f"{one[name]:{form}}" for one in three) for name, form in FORMS.items())
+        shares = (" / ".join(f"{one[name]['value']:{form}}" for one in three) for name, form in FORMS.items())
         rows.append((TEACHERS[kind], f"{scale:g}", f"{recovered:.0%}", *shares))
     return rows
 

@@ -2,6 +2,7 @@
 
 `python benchmarks/retrieval.py [--teacher bundled-dit]`: pictures of held-out prompts, or of every class, without
 guidance, with CFG and with the bundled adapter, from the same noise; then the real pictures, the judge's own ceiling.
+How far apart two pictures of one prompt are says how diverse they are.
 """
 
 import argparse
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 from common import RESULTS, provenance, save
 from guidefold.demo import bundle
 from guidefold.evaluation.judge import in_batches
-from guidefold.evaluation.metrics import frechet_distance
+from guidefold.evaluation.metrics import bootstrap, feature_distance, frechet_distance
 from guidefold.evaluation.sampling import sample
 from guidefold.models import load_adapter
 from guidefold.trajectories.prompts import read_conditions
 
 AMONG, ROUNDS = 64, 200
+RESAMPLES = 100
 BATCH = 50
 
 
@@ -40,12 +42,12 @@ def question(teacher: str, features: bundle.BundledFeatures) -> Question:
 
 
 @torch.no_grad()
-def top1(images: Tensor, own: Tensor, asked: Question) -> float:
-    """Return how often the nearest of 64 texts of different names is the own one [N] of pictures' features [N, D]."""
+def right(images: Tensor, own: Tensor, asked: Question) -> Tensor:
+    """Return how often [N] the nearest of 64 texts of different names is a picture's own [N], of features [N, D]."""
     similarity = nn.functional.normalize(images, dim=1) @ nn.functional.normalize(asked.texts, dim=1).T
     number = {name: index for index, name in enumerate(dict.fromkeys(asked.names))}
     names = torch.tensor([number[name] for name in asked.names])
-    random, right = torch.Generator().manual_seed(0), 0.0
+    random, found = torch.Generator().manual_seed(0), torch.zeros(len(images))
     for _ in range(ROUNDS):
         # others drawn anew for every picture, one of each name and none of the own
         order = torch.rand(len(images), len(names), generator=random)
@@ -55,8 +57,21 @@ def top1(images: Tensor, own: Tensor, asked: Question) -> float:
             order[:, column] = torch.where(order[:, column] == order[:, column].amax(1, True), order[:, column], -1)
         others = order.topk(AMONG - 1, dim=1).indices
         best = similarity.gather(1, others).amax(1)
-        right += (best < similarity.gather(1, own[:, None])[:, 0]).float().mean().item()
-    return right / ROUNDS
+        found += best < similarity.gather(1, own[:, None])[:, 0]
+    return found / ROUNDS
+
+
+def top1(images: Tensor, own: Tensor, asked: Question) -> dict[str, float]:
+    """Return the share of pictures that the judge gets right, with its interval."""
+    return vars(bootstrap(torch.mean, right(images, own, asked)))
+
+
+def diversity(images: Tensor, each: int) -> dict[str, float] | None:
+    """Return how far apart [0..2] the features [each * N, D] of pictures of one prompt are, with an interval."""
+    if each < 2:
+        return None
+    first, second, *_ = images.chunk(each)
+    return vars(bootstrap(torch.mean, feature_distance(first, second)))
 
 
 def pictures(pipe: Any, teacher: str, told: list[str], variant: str, scale: float, adapter: Any, steps: int) -> Tensor:
@@ -75,7 +90,7 @@ def main() -> None:
     parser.add_argument("--teacher", choices=bundle.FOLDERS, default=bundle.UNET)
     parser.add_argument("--adapter", help="default: the bundled one")
     parser.add_argument("--scales", type=float, nargs="+", default=[2.0, 4.0, 6.0, 8.0])
-    parser.add_argument("--each", type=int, default=2, help="pictures of each held-out prompt; of a class one")
+    parser.add_argument("--each", type=int, default=2, help="pictures of each held-out prompt, or class")
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
     made, teacher = provenance(), options.teacher
@@ -83,14 +98,15 @@ def main() -> None:
     pipe, adapter = bundle.load_teacher(name=teacher), load_adapter(options.adapter or teacher)
     adapter.attach(pipe)
     asked = question(teacher, features)
-    each = 1 if features.classes is not None else options.each
-    own, rows = torch.arange(len(asked.told)).repeat(each), []
+    each, rows = options.each, []
+    own = torch.arange(len(asked.told)).repeat(each)
     for scale in (1.0, *options.scales):
         for variant in ("none",) if scale == 1 else ("cfg", "adapter"):
             drawn = pictures(pipe, teacher, asked.told * each, variant, scale, adapter, options.steps)
             found = in_batches(features.images, drawn)
             row = {"variant": variant, "guidance_scale": scale, "top1": top1(found, own, asked)}
-            rows.append(row | {"frechet": float(frechet_distance(found, features.reference))})
+            near = bootstrap(lambda some: frechet_distance(some, features.reference), found, resamples=RESAMPLES)
+            rows.append(row | {"frechet": vars(near), "diversity": diversity(found, each)})
             print(rows[-1], flush=True)
     real = top1(*real_pictures(features, asked), asked)
     results = {"prompts": len(asked.told), "each": each, "among": AMONG, "steps": options.steps, "real": real}

@@ -65,7 +65,8 @@ def adapter(entry: dict[str, Any]) -> str:
                 f"{row['passes']:g}",
                 f"{row['seconds_per_image']:.3f}",
                 *shares,
-                interval(row["frechet"]),
+                interval(row["frechet"], ".1f"),
+                *(f"{row[name]:.2f}" for name in ("precision", "recall")),
                 interval(row["clip_score"], ".1f"),
                 *distances,
             )
@@ -78,6 +79,8 @@ def adapter(entry: dict[str, Any]) -> str:
         "recovered",
         "on own states",
         "Fréchet distance",
+        "precision",
+        "recall",
         "CLIP score",
         "SSIM to CFG",
         "feature distance to CFG",

@@ -246,13 +246,16 @@ def retrieval(entry: dict[str, Any]) -> str:
     """Return the table of how often the judge picks the name or class that a picture was to show."""
     results = entry["results"]
     rows = [
-        (row["variant"], f"{row['guidance_scale']:g}", f"{row['top1']:.1%}", f"{row['frechet']:.1f}")
+        (
+            row["variant"], f"{row['guidance_scale']:g}", interval(row["top1"], ".1%"), interval(row["frechet"], ".1f"),
+            interval(row["diversity"]),
+        )
         for row in results["rows"]
-    ]
-    rows.append(("real pictures", "", f"{results['real']:.1%}", ""))
+    ]  # fmt: skip
+    rows.append(("real pictures", "", interval(results["real"], ".1%"), "", ""))
     text = f"{results['each']} of each of {results['prompts']} prompts or classes, {results['steps']} steps; right is "
     text += (
         f"the nearest of {results['among']} names in the judge's features. Most real pictures of classes are of the "
     )
-    text += f"judge's training. {made(entry)}\n\n"
-    return text + table(("variant", "guidance scale", "right", "Fréchet distance"), rows)
+    text += f"judge's training. Apart is the mean feature distance of two pictures of one prompt. {made(entry)}\n\n"
+    return text + table(("variant", "guidance scale", "right", "Fréchet distance", "apart"), rows)
