@@ -176,6 +176,21 @@ def compressed(vector: Tensor) -> Tensor:
     return vector.sign() * vector.abs().log1p()
 
 
+class Gradual(nn.Linear):
+    """A linear layer that starts at zero and sees its inputs divided by the root of their number.
+
+    Conditions are wide, and what an optimizer's first steps make of a wide input is mostly noise: with random weights,
+    at full rate, a short training ends further from the teacher than one that sees no condition.
+    """
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input * self.in_features**-0.5)
+
+
 class TokenPool(nn.Module):
     """Pool tokens [B, T, D] to [B, W] with a few learned queries."""
 
@@ -183,7 +198,7 @@ class TokenPool(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, QUERIES)
-        self.out = nn.Linear(QUERIES * dim, width)
+        self.out = Gradual(QUERIES * dim, width)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         tokens = self.norm(tokens)
@@ -206,7 +221,7 @@ class ConditionEncoder(nn.Module):
         self.scale = nn.Linear(SCALE_FEATURES * len(spec.offs), width)
         self.time = nn.Linear(TIME_FEATURES, width)
         self.pools = nn.ModuleList(TokenPool(dim, width) for dim in spec.tokens.values())
-        self.vectors = nn.ModuleList(nn.Linear(dim, width) for dim in spec.vectors.values())
+        self.vectors = nn.ModuleList(Gradual(dim, width) for dim in spec.vectors.values())
         # zeros, so that a label that no trajectory had says nothing
         tables = [
             nn.Embedding.from_pretrained(torch.zeros(count, width), freeze=False) for count in spec.labels.values()

@@ -29,7 +29,7 @@ from guidefold.keeping.weights import (
 )
 from guidefold.texts import reason, visible
 
-FORMAT = 1
+FORMAT = 2
 README = "README.md"
 DEMO = Path(__file__).parents[1] / "demo"
 BUNDLED = {f"bundled{kind}": DEMO / f"adapter{kind}" for kind in ("", "-dit", "-sd3")}  # what comes with guidefold
@@ -132,7 +132,7 @@ def from_pretrained(source: str | Path) -> Adapter:
         if values["format"] != FORMAT:
             raise ModelError(
                 f"{folder} has adapter format {visible(values['format'])[:80]}, this guidefold reads {FORMAT}; "
-                "upgrade guidefold"
+                "use the one that wrote it"
             )
         found = described(values)
 
