@@ -167,7 +167,7 @@ def broken(folder: Path, **changes) -> None:
         (lambda folder: broken(folder, shapes=[]), "describes no adapter"),
         (lambda folder: broken(folder, shapes={"a": [1]}), "describes no adapter"),
         (lambda folder: broken(folder, adapter={"width": 0}), "describes no adapter (width is 0; give at least 1)"),
-        (lambda folder: broken(folder, format=1), "has adapter format 1, this guidefold reads 2; use the one that wrote it"),
+        (lambda folder: broken(folder, format=1), "format 1, this guidefold reads 2; use the one that wrote it"),
         (lambda folder: (folder / "model.safetensors").unlink(), "is missing or damaged"),
         (lambda folder: os.truncate(folder / "model.safetensors", 500), "is missing or damaged"),
         (lambda folder: save_file({}, folder / "model.safetensors"), "its description tells: it lacks encoder."),
