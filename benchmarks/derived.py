@@ -35,7 +35,7 @@ from guidefold.models import load_adapter
 
 SCALES = (2.0, 4.0, 8.0)
 HELD_OUT = 64  # names of a style that are judged
-TUNED, LORA = "fluent-emoji", "fxemoji"  # the styles that are learnt
+TUNED, LORA = "fluent", "streamline"  # the styles that are learnt
 OUTLINES, DRAWN = 8, "noto"  # names whose outlines are followed, and the style that they are of
 STEPS = 20
 
