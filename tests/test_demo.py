@@ -122,11 +122,10 @@ def test_the_class_conditional_teacher_goes_the_same_way(tmp_path, capsys):
     assert capsys.readouterr().err.count("guidefold: error: ") == 1
 
 
-def test_the_teacher_with_joint_attention_is_sampled_with_its_adapter(tmp_path, capsys):
-    given = ["--model", "bundled-sd3", "--sampling-steps", "2", "--guidance-scale", "3", "--compare"]
-    given += ["--output", str(tmp_path)]
+def test_the_teacher_with_joint_attention_is_sampled_with_its_adapter_at_a_scale_that_it_knows(tmp_path, capsys):
+    given = ["--model", "bundled-sd3", "--sampling-steps", "2", "--compare", "--output", str(tmp_path)]
     assert cli.main(["sample", "red apple, noto", *given]) == 0
-    assert (tmp_path / "compare-3.png").exists() and "1 pass" in capsys.readouterr().out
+    assert (tmp_path / "compare-3.8.png").exists() and "1 pass" in capsys.readouterr().out
 
 
 def test_commands_from_record_to_report(tmp_path, capsys):

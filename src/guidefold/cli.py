@@ -192,8 +192,8 @@ def add_sample(commands: Any) -> None:
     add_adapter(command)
     text = "sample without an adapter"
     command.add_argument("--no-adapter", dest="adapter", action="store_const", const=None, help=text)
-    scales = {"type": number, "nargs": "+", "metavar": "X", "default": [7.5]}
-    command.add_argument("--guidance-scale", **scales, help="one or more scales; 1 is the bare model (default: 7.5)")
+    text = "one or more scales; 1 is the bare model (default: 7.5, or what the adapter was trained at)"
+    command.add_argument("--guidance-scale", type=number, nargs="+", metavar="X", help=text)
     add_output(command, "runs/samples", "folder of the images")
     command.add_argument("--negative-prompt", metavar="TEXT", help="what not to show")
     add_steps(command)

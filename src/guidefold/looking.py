@@ -13,10 +13,13 @@ from guidefold.evaluation.evaluate import evaluate as judge_adapter
 from guidefold.evaluation.results import VARIANTS, Evaluation
 from guidefold.evaluation.sampling import sample as sample_batch
 from guidefold.files import make_folder
+from guidefold.keeping import Adapter
 from guidefold.models import pipeline
 from guidefold.page.serve import check_installed, check_port, serve
 from guidefold.page.workbench import Workbench
 from guidefold.trajectories.prompts import read_conditions
+
+USUAL = 7.5  # guidance scale
 
 
 def sample(
@@ -26,7 +29,7 @@ def sample(
     call: dict[str, Any],
     adapter: str | None,
     prompts: list[str],
-    guidance_scale: list[float],
+    guidance_scale: list[float] | None,
     negative_prompt: str | None,
     output: Path,
     sampling_steps: int,
@@ -40,7 +43,8 @@ def sample(
     chosen = None if adapter is None else models.load_adapter(adapter, model)
     if compare and chosen is None:
         raise InputError("--compare needs an adapter to compare; leave out --no-adapter")
-    check_names(guidance_scale)
+    scales = guidance_scale or [usual_scale(chosen)]
+    check_names(scales)
     make_folder(output)
     pipe = pipeline(model, device, dtype, call, holding, dress)
     if "negative_prompt" in call:
@@ -52,7 +56,7 @@ def sample(
     more = call | ({} if negative_prompt is None else {"negative_prompt": [negative_prompt] * len(prompts)})
     variants = VARIANTS if compare else ("adapter" if chosen else "cfg",)
     kinds = set()
-    for scale in guidance_scale:
+    for scale in scales:
         columns = {}
         for variant in variants:
             done = sample_batch(pipe, prompts, variant, scale, steps=sampling_steps, seed=seed, adapter=chosen, **more)
@@ -68,6 +72,13 @@ def sample(
     if "frames" in kinds and not saving.makes_mp4():
         ui.say("films are GIFs; for MP4 files too, install the extra video: imageio and imageio-ffmpeg")
     ui.say(f"what was made is in {output}")
+
+
+def usual_scale(adapter: Adapter | None) -> float:
+    """Return the usual guidance scale, or the middle of those that an adapter was trained at where it is not one."""
+    trained = {} if adapter is None else adapter.trained
+    low, high = trained.get("scale_min", USUAL), trained.get("scale_max", USUAL)
+    return USUAL if low <= USUAL <= high else round((low + high) / 2, 1)
 
 
 def check_names(scales: list[float]) -> None:
