@@ -135,7 +135,7 @@ class LoRA(Copied):
     """Plain LoRA (2106.09685) on the linear layers of attentions and feed-forwards, the same at every scale."""
 
     learning_rate = 4e-3  # after 12 steps of 4 the loss was .95, as at 2e-3; at 1e-3 .97, at 1e-2 1.26
-    rank = 32  # about the parameters of the low-rank design at rank 8
+    rank = 32  # about the parameters of the default design with deltas
 
     def __init__(self, pipe: Any, spec: ConditionSpec) -> None:
         super().__init__(pipe, spec)

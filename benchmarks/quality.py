@@ -1,6 +1,5 @@
-"""All designs and both sources at equal budget and equal size, and what else decides how much is learnt.
+"""The designs, and what else decides how much is learnt, at equal budget.
 
-    python benchmarks/quality.py designs
     python benchmarks/quality.py data
     python benchmarks/quality.py output
     python benchmarks/quality.py loss
@@ -16,8 +15,8 @@ trajectory, against a new one every time that it is drawn.
 shapes that people would use; with `--minutes` each is trained for that long, instead of equally many steps.
 
 Every adapter is trained with the same steps, batches and trajectories, once from each of several seeds (of
-initialisation and order); in `designs` the ranks are chosen so that all have the same number of parameters. The figure
-is guidance recovered on held-out prompts, per prediction, on the teacher's states and on the student's own.
+initialisation and order). The figure is guidance recovered on held-out prompts, per prediction, on the teacher's
+states and on the student's own.
 """
 
 import argparse
@@ -32,14 +31,11 @@ from unittest.mock import patch
 from torch import Tensor
 
 from common import RESULTS, provenance, save
-from guidefold.adapters.conditions import ConditionSpec
-from guidefold.adapters.layers import DESIGNS
 from guidefold.config import AdapterConfig, TrajectoryConfig
 from guidefold.demo import bundle
 from guidefold.distillation.losses import guidance_weights
 from guidefold.distillation.run import record
-from guidefold.distillation.states import OnlineStates, RecordedStates
-from guidefold.keeping import Adapter
+from guidefold.distillation.states import RecordedStates
 from guidefold.trajectories.store import Store
 from judging import Judge
 from learning import seconds_per_step, settings, trained
@@ -47,21 +43,16 @@ from race import VARIANTS, race
 from sources import NoisedData, OtherScales
 
 SCALES = (2.0, 4.0, 8.0)
-SOURCES = ("recorded", "online")
-SEEING = [design for design in DESIGNS if design != "lora"]  # a plain LoRA is of one scale alone
 Rows = Iterator[dict[str, Any]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("designs", "data", "output", "loss", "scales", "race"))
+    parser.add_argument("what", choices=("data", "output", "loss", "scales", "race"))
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--minutes", type=float, help="of the race: train every variant for so long, not for --steps")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--trajectories", type=int, default=128)
-    parser.add_argument("--rank", type=int, default=8, help="of low_rank; other designs get the rank of equal size")
-    parser.add_argument("--designs", nargs="+", choices=SEEING, default=SEEING)
-    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=[*SOURCES])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of initialisation and order")
     parser.add_argument("--judged", type=int, default=48, help="held-out prompts to judge on")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS], help="of the race")
@@ -76,7 +67,7 @@ def main() -> None:
     store = record(pipe, bundle.prompts(options.teacher), work / "store", trajectory, **bundle.CALLS[options.teacher])
     judged = bundle.held_out_prompts(options.teacher)[: options.judged]
     options.judge = Judge(pipe, judged, SCALES, **bundle.CALLS[options.teacher])
-    work_of = {"designs": designs, "data": data, "output": output, "loss": losses, "scales": scales, "race": race}
+    work_of = {"data": data, "output": output, "loss": losses, "scales": scales, "race": race}
     length = {"steps": options.steps} if options.minutes is None else {"minutes": options.minutes}
     budget = {
         "teacher": options.teacher,
@@ -95,38 +86,6 @@ def main() -> None:
             save(RESULTS / f"{options.output or options.what}.json", made, results)
     if options.work is None:
         shutil.rmtree(work)
-
-
-def equal_rank(pipe: Any, spec: ConditionSpec, design: str, parameters: int) -> int:
-    """Return the rank at which a design comes nearest to a number of parameters."""
-    counts = {
-        rank: Adapter.build(pipe.unet, spec, AdapterConfig(design=design, rank=rank)).parameter_count()
-        for rank in (8, 9)
-    }
-    return max(1, round((parameters - counts[8]) / (counts[9] - counts[8])) + 8)
-
-
-def designs(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, seed: int) -> Rows:
-    """Train the designs on the sources."""
-    spec = ConditionSpec(**store.header["spec"])
-    largest = AdapterConfig(design="low_rank", rank=options.rank)
-    size = Adapter.build(pipe.unet, spec, largest).parameter_count()
-    for design in options.designs:
-        rank = equal_rank(pipe, spec, design, size)
-        for source in options.sources:
-            config = settings(options, source, seed)
-            states = (
-                RecordedStates([store], config)
-                if source == "recorded"
-                else OnlineStates(pipe, bundle.prompts(), trajectory, config)
-            )
-            adapter = AdapterConfig(design=design, rank=rank)
-            yield {
-                "design": design,
-                "rank": rank,
-                "source": source,
-                **trained(pipe, states, adapter, config, options.judge),
-            }
 
 
 def data(pipe: Any, store: Store, trajectory: TrajectoryConfig, options: Any, seed: int) -> Rows:

@@ -24,8 +24,6 @@ VARIANTS: dict[str, Learner] = {
     "film, prompt unseen": AdapterConfig(see_condition=False),
     "film with deltas": AdapterConfig(rank=8),
     "film with deltas of rank 32": AdapterConfig(rank=32),
-    "bottleneck": AdapterConfig(design="bottleneck"),
-    "low rank": AdapterConfig(design="low_rank", rank=8),
     "offset": AdapterConfig(design="offset"),
     "cross-attention": AdapterConfig(design="cross_attention"),
     **PEERS,

@@ -12,7 +12,7 @@ from typing import Any
 from costs import compiling, memory, recording_memory
 from pages import interval, interval_of, kept, load, made, table
 from readme import README, fill_readme
-from trainings import data, derived, designs, lora, loss, negative, negatives, output, pag, race, retrieval, steps
+from trainings import data, derived, lora, loss, negative, negatives, output, pag, race, retrieval, steps
 
 Sections = dict[str, tuple[str, Callable[[dict[str, Any]], str]]]
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -221,8 +221,6 @@ BEFORE: Sections = {
     "recording": ("Time of recording a trajectory", recording),
     "negative": ("Negative prompts", negative),
     "pag": ("Three passes folded into one", pag),
-    "designs": ("Designs and sources", designs),
-    "designs-longer": ("Bottleneck and low rank, trained longer", designs),
     "output": ("Strengths of the layers", output),
     "loss": ("What the loss counts", loss),
     "steps": ("Which steps' guidance counts", steps),

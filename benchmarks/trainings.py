@@ -88,15 +88,6 @@ def steps(entry: dict[str, Any]) -> str:
     return text + table(columns, [(*mix, *(f"{one[mix]:.1f}" for one in scales.values())) for mix in mixes])
 
 
-def designs(entry: dict[str, Any]) -> str:
-    """Return the table of all designs and both sources, best first."""
-    groups = alike(entry["results"]["rows"], ("design", "rank", "source", "parameters"))
-    best = sorted(groups.items(), key=lambda one: -sum(row["recovered"] for row in one[1]))
-    lines = [(*names[:3], f"{names[3]:,}", *shares(group)) for names, group in best]
-    columns = ("design", "rank", "source", "parameters", *SHARES)
-    return f"{budget(entry['results'])} and equal size. {made(entry)}\n\n" + table(columns, lines)
-
-
 def race(entry: dict[str, Any]) -> str:
     """Return the table of the default design's settings, the other designs and the peers, best first."""
     groups = alike(entry["results"]["rows"], ("variant", "parameters"))

@@ -16,7 +16,7 @@ STEPS = 3
 FILM = dict(design="film", rank=0, squeeze=4)  # what folds into the denoiser's parameters
 
 
-def build(pipe, *, design="bottleneck", rank=2, **settings) -> Adapter:
+def build(pipe, *, design="cross_attention", rank=2, **settings) -> Adapter:
     """Return an adapter for a pipeline that does something."""
     spec = Recorder(pipe, PROMPTS, TrajectoryConfig()).spec
     adapter = Adapter.build(pipe.unet, spec, AdapterConfig(design=design, rank=rank, width=8, **settings))

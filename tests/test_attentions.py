@@ -71,7 +71,7 @@ def as_tokens(pictures):
 def test_an_attention_given_pictures_is_changed_as_one_given_tokens():
     denoiser, call = make("sd")
     spec = ConditionSpec.observe(denoiser, read_call(denoiser, (), call))
-    adapter = Adapter.build(denoiser, spec, AdapterConfig(design="bottleneck", rank=2, width=8))
+    adapter = Adapter.build(denoiser, spec, AdapterConfig(design="cross_attention", rank=2, width=8))
     shake(adapter)
     adapter.attach(denoiser).guidance_scale = 4.0
     expected = run(denoiser, call)

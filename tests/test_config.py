@@ -46,7 +46,7 @@ def test_every_setting_has_help_and_cannot_be_changed(group: type[Config]) -> No
 @pytest.mark.parametrize(
     ("group", "values", "message"),
     [
-        (AdapterConfig, {"design": "low_rank", "rank": 0}, "rank is 0"),
+        (AdapterConfig, {"design": "offset", "rank": 0}, "rank is 0"),
         (AdapterConfig, {"rank": 1.5}, "give a whole number"),
         (AdapterConfig, {"rank": "8"}, "give a whole number"),
         (AdapterConfig, {"rank": True}, "give a whole number"),

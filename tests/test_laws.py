@@ -13,18 +13,18 @@ from guidefold.denoiser import prediction_of, read_call
 from guidefold.errors import ModelError
 from guidefold.keeping import Adapter
 
-CASES = [*((name, design) for name in ZOO for design in DESIGNS), ("sd-convolutions", "low_rank")]
+CASES = [*((name, design) for name in ZOO for design in DESIGNS), ("sd-convolutions", "film")]
 
 
 # 3 by 3 ones, 1 by 1 ones, and one that halves the resolution
 CONVOLUTIONS = ("conv1", "conv_shortcut", "downsamplers.0.conv")
 
 
-def build(name, design="low_rank", shaken=True, **settings):
+def build(name, design="film", shaken=True, **settings):
     denoiser, call = make(name.removesuffix("-convolutions"))
     targets = CONVOLUTIONS if name.endswith("-convolutions") else None
     spec = ConditionSpec.observe(denoiser, read_call(denoiser, (), call))
-    rank = 0 if design == "film" else 4  # its deltas have tests of their own
+    rank = 0 if design == "film" and targets is None else 4  # deltas of linear layers have tests of their own
     config = AdapterConfig(**{"design": design, "rank": rank, "width": 16, "target_modules": targets, **settings})
     adapter = Adapter.build(denoiser, spec, config)
     if shaken:
@@ -63,10 +63,10 @@ def test_scale_one_disabled_and_detached_are_the_base_model_bit_for_bit(name, de
     assert all(torch.equal(after[key], state[key]) for key in state)
 
 
-def test_only_the_low_rank_design_takes_convolutions():
+def test_only_deltas_take_convolutions():
     for name in CONVOLUTIONS:
         assert any(key.endswith(name) for key in build("sd-convolutions")[2].shapes)
-    with pytest.raises(ModelError, match="adapts attentions and linear layers; low_rank takes convolutions"):
+    with pytest.raises(ModelError, match="adapts attentions and linear layers; film with a rank takes convolutions"):
         build("sd-convolutions", "offset")
 
 

@@ -16,7 +16,7 @@ from guidefold.keeping import Adapter
 OUTPUTS = {"sd": "conv_out", "dit": "proj_out_2", "pixart": "proj_out", "sd3": "proj_out", "wan": "proj_out"}
 
 
-def build(name, design="low_rank", **more):
+def build(name, design="cross_attention", **more):
     """Return a denoiser, a call, and an adapter whose gates are all 1."""
     denoiser, call = make(name)
     spec = ConditionSpec.observe(denoiser, read_call(denoiser, (), call))
@@ -85,7 +85,7 @@ def test_it_can_change_the_prediction_in_every_direction():
 
 @torch.no_grad()
 def test_it_can_be_all_that_is_adapted():
-    denoiser, call, adapter = build("sd", target_modules=("conv_out",))
+    denoiser, call, adapter = build("sd", "film", target_modules=("conv_out",))
     assert list(adapter.shapes) == ["conv_out"]
     adapter.attach(denoiser)
     assert changes(denoiser, call, adapter, (2.0,))[0].any()

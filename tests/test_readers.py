@@ -30,10 +30,12 @@ def silent(adapter):
         for name, layer in zip(adapter.layered, adapter.layers, strict=True):
             if not reads(name):
                 layer.up.zero_()
+        for parameter in [] if adapter.film is None else adapter.film.head.parameters():
+            parameter.zero_()
     return adapter
 
 
-@pytest.fixture(params=["bottleneck", "low_rank"])
+@pytest.fixture(params=["cross_attention", "film"])
 def reading(request):
     denoiser, call, spec = observed("sd")
     torch.manual_seed(0)

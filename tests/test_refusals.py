@@ -84,10 +84,10 @@ def test_a_pipeline_without_one_guidance_argument_is_refused(pipe, kind, told):
 @pytest.mark.parametrize(
     ("design", "patterns", "told"),
     [
-        ("low_rank", ("to_x",), "match nothing in UNet2DConditionModel; for instance"),
-        ("low_rank", "(", "is no regular expression"),
-        ("low_rank", "attn1", "but this design adapts linear layers"),
-        ("offset", "conv1", "but this design adapts attentions and linear layers; low_rank takes convolutions"),
+        ("film", ("to_x",), "match nothing in UNet2DConditionModel; for instance"),
+        ("offset", "(", "is no regular expression"),
+        ("film", "attn1", "but this design adapts linear layers"),
+        ("offset", "conv1", "but this design adapts attentions and linear layers; film with a rank takes convolutions"),
     ],
 )
 def test_targets_that_fit_nothing_are_refused(pipe, design, patterns, told):

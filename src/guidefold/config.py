@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from guidefold.errors import InputError
 
-Design = Literal["film", "bottleneck", "low_rank", "cross_attention", "offset", "lora"]
+Design = Literal["film", "cross_attention", "offset", "lora"]
 Source = Literal["recorded", "online"]
 Tracker = Literal["tensorboard", "wandb"]
 

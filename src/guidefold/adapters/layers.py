@@ -11,8 +11,6 @@ strength u = s - 1, and those before it, which compute the difference, u = tanh(
 have to compute it anew for every scale, through nonlinearities that a strength of 7 overdrives.
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -52,8 +50,6 @@ def add_product(output: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
 class Layer(nn.Module):
     """What the designs share: a zero-initialised way back to the target's output."""
 
-    on_linears: ClassVar[bool] = False  # targets are the blocks' own linear layers, not their attention
-
     def __init__(self, d_in: int, d_out: int, rank: int) -> None:
         super().__init__()
         self.up = nn.Parameter(torch.zeros(d_out, rank))
@@ -78,9 +74,7 @@ class Narrow(Layer):
 
 
 class LowRank(Narrow):
-    """A modulated low-rank update of a linear layer: y + u B (g(conditions) * A x)."""
-
-    on_linears = True
+    """A modulated low-rank update of a linear layer, of a reader or of the last: y + u B (g(conditions) * A x)."""
 
     @staticmethod
     def prepare(modulation: Tensor, strength: Tensor) -> Tensor:
@@ -131,20 +125,6 @@ class LowRankConv(Layer):
         return ((self.up * gates) @ self.down.flatten(1)).unflatten(1, self.down.shape[1:])
 
 
-class Bottleneck(Narrow):
-    """A bottleneck whose hidden layer is scaled and shifted by the conditions: y + u B gelu(g * A x + h)."""
-
-    @staticmethod
-    def modulation(rank: int) -> int:
-        return 2 * rank
-
-    def forward(self, inputs: Tensor, output: Tensor, modulation: Tensor, strength: Tensor, tokens: Tensor) -> Tensor:
-        hidden = linear(inputs, self.down)
-        scale, shift = modulation.chunk(2, dim=1)
-        hidden = nn.functional.gelu(hidden * spread(1 + scale, hidden) + spread(shift, hidden))
-        return add_product(output, hidden * spread(strength, hidden), self.up)
-
-
 class Offset(Layer):
     """The paper's offset: one vector made of the conditions is added to every token (2503.07274, section 4)."""
 
@@ -181,8 +161,6 @@ def layer_for(design: type[Layer], shape: tuple[int, ...], rank: int) -> Layer:
 
 DESIGNS: dict[str, type[Layer]] = {
     "film": Delta,
-    "low_rank": LowRank,
-    "bottleneck": Bottleneck,
     "cross_attention": CrossAttention,
     "offset": Offset,
     "lora": Delta,

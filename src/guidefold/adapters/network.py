@@ -121,7 +121,7 @@ def film_shapes(denoiser: nn.Module, config: AdapterConfig) -> dict[str, tuple[i
 
 def layer_shapes(denoiser: nn.Module, config: AdapterConfig) -> dict[str, tuple[int, ...]]:
     """Return the layers that the other designs change."""
-    linears = DESIGNS[config.design].on_linears
+    linears = DESIGNS[config.design] is Delta
     found = find_targets(denoiser, linears=linears, target_modules=config.target_modules)
     return {name: shape_of(module) for name, module in found.items()}
 

@@ -168,7 +168,7 @@ def find_targets(denoiser: nn.Module, *, linears: bool, target_modules: tuple[st
     if not found:
         wanted = "linear layers and 2D convolutions" if linears else "attentions and linear layers"
         name, module = next(iter(chosen.items()))
-        more = "; low_rank takes convolutions" if not linears and is_layer(module) else ""
+        more = "; film with a rank takes convolutions" if not linears and is_layer(module) else ""
         raise ModelError(
             f"target_modules match {name}, a {type(module).__name__}, but this design adapts {wanted}{more}"
         )
