@@ -21,7 +21,7 @@ STEP = (
     "{cfg_many} times. The design adds no work to any layer: on the full set of SDXL's layers {launches} launches to "
     "{bare:,} of a step, {sdxl:.2%} more parameters ({sd21:.2%} on SD 2.1)."
 )
-MINUTES = {"": 15, "-dit": 18, "-sd3": 14}  # of training, as the progress bar told them
+MINUTES = {"": 12, "-dit": 18, "-sd3": 16}  # of training, as the progress bar told them
 FORMS = {"top1": ".0%", "frechet": ".1f"}
 SEEN = 6.0  # the highest scale that the adapters were trained at
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
