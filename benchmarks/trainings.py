@@ -96,15 +96,16 @@ def race(entry: dict[str, Any]) -> str:
         (
             name,
             f"{count:,}",
+            f"{len(group)}",
             f"{mean(row['steps'] for row in group):.0f}",
             f"{mean(row['seconds_per_step'] for row in group):.2f}",
             *shares(group),
         )
         for (name, count), group in best
     ]
-    text = f"{budget(entry['results'])}, {entry['results']['judged_prompts']} held-out prompts; one seed tells "
-    text += f"differences below two points apart from nothing. {made(entry)}\n\n"
-    return text + table(("variant", "parameters", "steps", "seconds per step", *SHARES), lines)
+    text = f"{budget(entry['results'])}, {entry['results']['judged_prompts']} held-out prompts, own states at "
+    text += f"scale 4; one seed tells differences below two points apart from nothing. {made(entry)}\n\n"
+    return text + table(("variant", "parameters", "seeds", "steps", "seconds per step", *SHARES), lines)
 
 
 def derived(entry: dict[str, Any]) -> str:
