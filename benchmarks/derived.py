@@ -33,8 +33,8 @@ from guidefold.evaluation.sampling import sample
 from guidefold.keeping import Adapter
 from guidefold.models import load_adapter
 
-SCALES = (2.0, 4.0, 8.0)
-HELD_OUT = 64  # names of a style that are judged
+SCALES = (2.0, 6.0)
+HELD_OUT = 48  # names of a style that are judged
 TUNED, LORA = "fluent", "streamline"  # the styles that are learnt
 OUTLINES, DRAWN = 8, "noto"  # names whose outlines are followed, and the style that they are of
 STEPS = 20
@@ -155,7 +155,7 @@ def picture(derived: Derived, adapter: Adapter) -> Image.Image:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True, help="where the drawings are kept")
-    parser.add_argument("--steps", type=int, default=150, help="of deriving a model")
+    parser.add_argument("--steps", type=int, default=120, help="of deriving a model")
     parser.add_argument("--trajectories", type=int, default=160, help="of training an adapter further")
     parser.add_argument("--adapter-steps", type=int, default=100)
     options = parser.parse_args()
