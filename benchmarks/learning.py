@@ -38,7 +38,12 @@ class Forgetful(Loop):
 
 def settings(options: Any, source: str, seed: int) -> TrainConfig:
     config = TrainConfig(
-        source=source, batch_size=options.batch_size, learning_rate=4e-3, ema_decay=0.97, validation=8, seed=seed
+        source=source,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        ema_decay=0.97,
+        validation=8,
+        seed=seed,
     )
     return lasting(config, options.steps)
 

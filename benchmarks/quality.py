@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--minutes", type=float, help="of the race: train every variant for so long, not for --steps")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=4e-3, help="of adapters; peers have their own")
     parser.add_argument("--trajectories", type=int, default=128)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of initialisation and order")
     parser.add_argument("--judged", type=int, default=48, help="held-out prompts to judge on")
@@ -73,6 +74,7 @@ def main() -> None:
         "teacher": options.teacher,
         **length,
         "batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
         "trajectories": options.trajectories,
         "keep": 10,
         "seeds": len(options.seeds),
