@@ -106,7 +106,7 @@ def race(entry: dict[str, Any]) -> str:
     text = f"{budget(entry['results'])}, {entry['results']['judged_prompts']} held-out prompts, own states at "
     text += f"scale 4; one seed tells differences below two points apart from nothing. {made(entry)}\n\n"
     if also := entry["results"].get("also"):
-        text += f"The first command was interrupted after its first seed, and the second one by `{also}`.\n\n"
+        text += f"The command was interrupted after its first seed; the second seed is of `{also}`.\n\n"
     return text + table(("variant", "parameters", "seeds", "steps", "seconds per step", *SHARES), lines)
 
 
