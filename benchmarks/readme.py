@@ -26,6 +26,10 @@ RACE = (
     "In {steps} steps of training on the U-Net it recovers {film:.0%} of guidance; all weights trained in its place "
     "{whole model:.0%}, a LoRA {LoRA:.0%}, the paper's designs {paper's offset:.0%} and {paper's cross-attention:.0%}."
 )
+DERIVED = (
+    "The U-Net's adapter, untouched, recovers {fine-tuned:.0%} on a model fine-tuned from it, {LoRA:.0%} with a LoRA "
+    "and {ControlNet:.0%} with a ControlNet, at scale {scale:g}."
+)
 MINUTES = {"": 12, "-dit": 18, "-sd3": 16}  # of training, as the progress bar told them
 FORMS = {"top1": ".0%", "frechet": ".1f"}
 SEEN = 6.0  # the highest scale that the adapters were trained at
@@ -55,7 +59,7 @@ def headline() -> str:
         [
             textwrap.fill(told, 120),
             table((*columns, f"Fréchet distance: {three}"), rows),
-            textwrap.fill(f"{cost()} {race()}", 120),
+            textwrap.fill(f"{cost()} {race()} {derived()}", 120),
         ]
     )
 
@@ -92,6 +96,16 @@ def race() -> str:
         found.setdefault(row["variant"], []).append(row["recovered"])
     return RACE.format(
         steps=entry["results"]["budget"]["steps"], **{name: mean(shares) for name, shares in found.items()}
+    )
+
+
+def derived() -> str:
+    """Say what the base's adapter recovers on models derived from the base, at the lowest scale."""
+    entry = load("derived")
+    assert entry is not None
+    first = {model: found["base's"][0] for model, found in entry["results"]["models"].items()}
+    return DERIVED.format(
+        scale=first["LoRA"]["guidance_scale"], **{model: row["recovered"] for model, row in first.items()}
     )
 
 
