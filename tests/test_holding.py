@@ -138,6 +138,7 @@ def packed(kind: str, model: nn.Module, plain: bool = False) -> nn.Module:
         sizes = (layer.in_features, layer.out_features, layer.bias is not None)
         if kind == "nf4":
             made = bnb.nn.Linear4bit(*sizes, compute_dtype=torch.float32, quant_type="nf4")
+            made.support_avx512bf16_for_cpu = False  # a CPU's own packing fails for layers as narrow as these
         else:
             made = bnb.nn.Linear8bitLt(*sizes, has_fp16_weights=False)
         made.load_state_dict(layer.state_dict())
