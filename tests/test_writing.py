@@ -22,7 +22,7 @@ from guidefold.distillation.folder import alone_in, claim
 from guidefold.distillation.log import add_row, read_log, rewind
 from guidefold.errors import InputError, TrainingError
 from guidefold.evaluation import gallery
-from guidefold.files import replace_text, sweep
+from guidefold.files import exists, replace_text, sweep
 from guidefold.keeping import hub, weights
 from guidefold.keeping.hub import from_pretrained, save_pretrained
 from guidefold.memory import memory_told
@@ -228,6 +228,22 @@ def test_two_that_start_at_once_claim_one_run(tmp_path, monkeypatch):
         assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
     with alone_in(tmp_path), pytest.raises(TrainingError), alone_in(tmp_path):
         pass
+
+
+def test_one_that_begins_while_another_looks_is_of_the_same_run(tmp_path, monkeypatch):
+    place, wanted = "guidefold.distillation.folder.exists", {"model": "a"}
+
+    def late(path):
+        found = exists(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(place, exists)
+            claim(tmp_path, wanted)
+        (tmp_path / "log.jsonl").touch()
+        return found
+
+    monkeypatch.setattr(place, late)
+    claim(tmp_path, wanted)
+    assert json.loads((tmp_path / "run.json").read_text())["model"] == "a"
 
 
 @pytest.mark.parametrize("held", [{}, {"train": 5}, {"train": {}}, {"train": None}])

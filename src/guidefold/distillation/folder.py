@@ -23,16 +23,29 @@ HOW = ("accumulation", "gradient_checkpointing", "compile")  # a batch is comput
 
 
 def is_own(folder: Path, wanted: Mapping[str, Any]) -> bool:
-    """Tell whether a folder is this run's already, and not a new one. Raises TrainingError for another run's."""
+    """Tell whether a folder is this run's already, and not a new one.
+
+    Raises TrainingError for another run's, and InputError for one that cannot be looked at.
+    """
     path = folder / RUN
+    # before the run is looked for: what another process of this run writes comes after it
+    names = names_in(folder)
     if exists(path):
         check_same(folder, read_run(path), wanted)
         return True
     if folder.is_file():
         raise TrainingError(f"{folder} is a file; give another output folder")
-    if exists(folder) and any(not is_ours(path.name) for path in folder.iterdir()):
+    if any(not is_ours(name) for name in names):
         raise TrainingError(f"{folder} is not empty and holds no run; give another output folder")
     return False
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return what lies in a folder, nothing where there is none. Raises InputError where that cannot be told."""
+    try:
+        return [one.name for one in folder.iterdir()] if folder.is_dir() else []
+    except OSError as error:
+        raise InputError(f"cannot look at {folder}: {error.strerror}; give a path that can be read") from error
 
 
 def read_run(path: Path) -> dict[str, Any]:
