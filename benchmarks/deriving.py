@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "teachers"))
 import autoencoder
 import data
 import emoji
+from export import listed
 
 BATCH, DROPPED = 64, 0.1  # pictures of a step, and the share of prompts that is left out
 EDGE = 0.12  # how much neighbouring pixels differ where there is an edge
@@ -38,11 +39,7 @@ class Drawings:
 
     def trained(self) -> dict[str, int]:
         """Return the captions of training, each once, with the place of the first picture of it."""
-        found: dict[str, int] = {}
-        for place, one in enumerate(self.emojis):
-            if one.split == emoji.TRAIN:
-                found.setdefault(one.caption, place)
-        return found
+        return listed(self.emojis, emoji.TRAIN)
 
 
 @torch.no_grad()

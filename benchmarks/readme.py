@@ -24,11 +24,12 @@ STEP = (
 )
 RACE = (
     "In {steps} steps of training on the U-Net it recovers {film:.0%} of guidance; all weights trained in its place "
-    "{whole model:.0%}, a LoRA {LoRA:.0%}, the paper's designs {paper's offset:.0%} and {paper's cross-attention:.0%}."
+    "{whole model:.0%}, a LoRA {LoRA:.0%}, the paper's designs {paper's offset:.0%} and {paper's cross-attention:.0%}, "
+    "each at a learning rate that was tried briefly."
 )
 DERIVED = (
-    "The U-Net's adapter, untouched, recovers {fine-tuned:.0%} on a model fine-tuned from it, {LoRA:.0%} with a LoRA "
-    "and {ControlNet:.0%} with a ControlNet, at scale {scale:g}."
+    "At scales {scales} the U-Net's adapter, untouched, recovers {fine-tuned} on a model fine-tuned from it, {LoRA} "
+    "with a LoRA and {ControlNet} with a ControlNet."
 )
 MINUTES = {"": 12, "-dit": 18, "-sd3": 16}  # of training, as the progress bar told them
 FORMS = {"top1": ".0%", "frechet": ".1f"}
@@ -100,13 +101,12 @@ def race() -> str:
 
 
 def derived() -> str:
-    """Say what the base's adapter recovers on models derived from the base, at the lowest scale."""
+    """Say what the base's adapter recovers on models derived from the base, at every scale that was judged."""
     entry = load("derived")
     assert entry is not None
-    first = {model: found["base's"][0] for model, found in entry["results"]["models"].items()}
-    return DERIVED.format(
-        scale=first["LoRA"]["guidance_scale"], **{model: row["recovered"] for model, row in first.items()}
-    )
+    rows = {model: found["base's"] for model, found in entry["results"]["models"].items()}
+    told = {model: " / ".join(f"{row['recovered']:.0%}" for row in some) for model, some in rows.items()}
+    return DERIVED.format(scales=" / ".join(f"{row['guidance_scale']:g}" for row in rows["LoRA"]), **told)
 
 
 def step_times() -> dict[str, str]:

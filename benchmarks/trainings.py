@@ -105,8 +105,12 @@ def race(entry: dict[str, Any]) -> str:
     ]
     text = f"{budget(entry['results'])}, {entry['results']['judged_prompts']} held-out prompts, own states at "
     text += f"scale 4; one seed tells differences below two points apart from nothing. {made(entry)}\n\n"
+    text += "Adapters have learning rate 4e-3, the others those of `benchmarks/peers.py` and `paper.py`, tried over 12 "
+    text += "steps.\n\n"
+    if entry["results"].get("interrupted"):
+        text += "The command was interrupted: variants and seeds that it names and the table lacks were not run.\n\n"
     if also := entry["results"].get("also"):
-        text += f"The command was interrupted after its first seed; the second seed is of `{also}`.\n\n"
+        text += f"The second seed is of `{also}`.\n\n"
     return text + table(("variant", "parameters", "seeds", "steps", "seconds per step", *SHARES), lines)
 
 

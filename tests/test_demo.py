@@ -178,16 +178,18 @@ def test_arguments_of_the_call_reach_every_picture(tmp_path, capsys, monkeypatch
     for command in (sampled, ["eval", *judge], ["observe", "red apple, noto"]):
         assert cli.main([*command, "--call", "hight=32"]) == 2
         assert "hight is none of StableDiffusionPipeline.__call__" in capsys.readouterr().err
-    # a name of ours is no argument of the pipeline's; each command has another
-    for command, other in (
-        (sampled, "seed=3"),
-        (["eval", *judge], "config=3"),
-        (["observe", "red apple, noto"], "pipe=3"),
+        for own in ("num_inference_steps", "guidance_scale"):
+            assert cli.main([*command, "--call", f"{own}=9"]) == 2
+            assert f"{own} is set by guidefold" in " ".join(capsys.readouterr().err.split())
+    # a name of ours is no argument of the pipeline's; each command has others
+    for command, others in (
+        (sampled, ("seed=3", "batch=3")),
+        (["eval", *judge], ("config=3", "seed=3")),
+        (["observe", "red apple, noto"], ("pipe=3", "config=3")),
     ):
-        assert cli.main([*command, "--call", other]) == 2
-        assert "is none of StableDiffusionPipeline.__call__" in " ".join(capsys.readouterr().err.split())
-        assert cli.main([*command, "--call", "guidance_scale=9"]) == 2
-        assert "guidance_scale is set by guidefold" in " ".join(capsys.readouterr().err.split())
+        for other in others:
+            assert cli.main([*command, "--call", other]) == 2
+            assert "is none of StableDiffusionPipeline.__call__" in " ".join(capsys.readouterr().err.split())
 
 
 def test_sampling_is_the_same_again(tmp_path):
